@@ -3,3 +3,4 @@
 pub mod booking;
 pub mod config;
 pub mod db;
+pub mod store;
