@@ -76,7 +76,7 @@ pub enum Error {
 
 /// Why a batch was refused as a whole: the member at fault, by its position from 0.
 #[derive(Debug, thiserror::Error)]
-#[error("member {index}: {error}")]
+#[error("member {index:?}: {error}")]
 pub struct BatchError {
     /// Which member; `None` where the reason is not one member's.
     pub index: Option<usize>,
