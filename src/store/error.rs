@@ -83,3 +83,9 @@ pub struct BatchError {
     /// What was wrong with it.
     pub error: Error,
 }
+
+impl From<Error> for BatchError {
+    fn from(error: Error) -> Self {
+        Self { index: None, error }
+    }
+}

@@ -1,9 +1,24 @@
 //! Where bookings are kept: the one place with SQL. Never lets two blocking bookings overlap.
 
+mod change;
+mod create;
 mod error;
+mod lease;
+mod list;
+mod read;
+mod retry;
+mod row;
 pub mod schema;
+mod slot;
+mod statements;
+mod transition;
+mod types;
 
-use tokio::time::Instant;
+use std::future::Future;
+
+use tokio::task::JoinError;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
 
 use crate::booking::{
     Booker, Booking, BookingId, CancelReason, Change, Interval, NewBooking, Resource, Revision,
@@ -12,6 +27,7 @@ use crate::booking::{
 use crate::db::Pool;
 
 pub use error::{BatchError, Cause, Error};
+pub use statements::STATEMENTS;
 
 /// Whether a call is to change anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,14 +82,17 @@ pub struct Page {
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
+    changes: TaskTracker,
 }
 
-#[expect(unused_variables, clippy::unused_async, reason = "being written")]
 impl Store {
     /// A store on this pool, whose connections carry [`STATEMENTS`].
     #[must_use]
     pub fn new(pool: Pool) -> Self {
-        Self { pool }
+        Self {
+            pool,
+            changes: TaskTracker::new(),
+        }
     }
 
     /// Makes a booking; a repeat under the same id returns the booking that the first one made.
@@ -86,7 +105,8 @@ impl Store {
         mode: Mode,
         deadline: Instant,
     ) -> Result<Booking, Error> {
-        Err(Error::Overloaded)
+        let made = create::create(self.pool.clone(), vec![new], mode, deadline);
+        self.to_the_end(deadline, made).await?.remove(0)
     }
 
     /// Makes all of these bookings or none. No two of them may be rivals or share an id.
@@ -99,10 +119,8 @@ impl Store {
         mode: Mode,
         deadline: Instant,
     ) -> Result<Vec<Booking>, BatchError> {
-        Err(BatchError {
-            index: None,
-            error: Error::Overloaded,
-        })
+        let made = create::create_all(self.pool.clone(), new, mode, deadline);
+        self.to_the_end(deadline, made).await
     }
 
     /// Returns the booking, in whatever state.
@@ -110,7 +128,7 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`], and what any call can meet.
     pub async fn get(&self, id: BookingId, deadline: Instant) -> Result<Booking, Error> {
-        Err(Error::Overloaded)
+        Ok(self.get_batch(vec![id], deadline).await?.remove(0))
     }
 
     /// Returns these bookings, in this order, as they were at one moment.
@@ -122,7 +140,7 @@ impl Store {
         ids: Vec<BookingId>,
         deadline: Instant,
     ) -> Result<Vec<Booking>, Error> {
-        Err(Error::Overloaded)
+        in_time(deadline, read::get(&self.pool, &ids, deadline)).await
     }
 
     /// Returns one page of a listing.
@@ -130,7 +148,7 @@ impl Store {
     /// # Errors
     /// What any call can meet.
     pub async fn list(&self, listing: Listing, deadline: Instant) -> Result<Page, Error> {
-        Err(Error::Overloaded)
+        in_time(deadline, list::list(&self.pool, &listing, deadline)).await
     }
 
     /// Changes a booking that blocks; keeps its slot until the new one is secured.
@@ -146,7 +164,8 @@ impl Store {
         mode: Mode,
         deadline: Instant,
     ) -> Result<Booking, Error> {
-        Err(Error::Overloaded)
+        let changed = change::change(self.pool.clone(), id, change, expected, mode, deadline);
+        self.to_the_end(deadline, changed).await
     }
 
     /// Makes a held booking a confirmed one; returns a confirmed one as it is.
@@ -160,7 +179,8 @@ impl Store {
         expected: Option<Revision>,
         deadline: Instant,
     ) -> Result<Booking, Error> {
-        Err(Error::Overloaded)
+        let confirmed = transition::confirm(self.pool.clone(), id, expected, deadline);
+        self.to_the_end(deadline, confirmed).await
     }
 
     /// Cancels a booking and frees its slot; returns a cancelled one as it is.
@@ -175,7 +195,8 @@ impl Store {
         expected: Option<Revision>,
         deadline: Instant,
     ) -> Result<Booking, Error> {
-        Err(Error::Overloaded)
+        let cancelled = transition::cancel(self.pool.clone(), id, reason, expected, deadline);
+        self.to_the_end(deadline, cancelled).await
     }
 
     /// Removes the record of a booking.
@@ -188,7 +209,8 @@ impl Store {
         expected: Option<Revision>,
         deadline: Instant,
     ) -> Result<(), Error> {
-        Err(Error::Overloaded)
+        let deleted = transition::delete(self.pool.clone(), id, expected, deadline);
+        self.to_the_end(deadline, deleted).await
     }
 
     /// For each of these resources, when blocking bookings overlap the window, in order.
@@ -201,7 +223,11 @@ impl Store {
         window: Interval,
         deadline: Instant,
     ) -> Result<Vec<Vec<Interval>>, Error> {
-        Err(Error::Overloaded)
+        in_time(
+            deadline,
+            read::taken(&self.pool, &resources, window, deadline),
+        )
+        .await
     }
 
     /// Whether the database answers, with the schema that this code expects.
@@ -209,9 +235,41 @@ impl Store {
     /// # Errors
     /// What any call can meet; [`Error::Internal`] if the schema is not the one expected.
     pub async fn check(&self, deadline: Instant) -> Result<(), Error> {
-        Err(Error::Overloaded)
+        in_time(deadline, read::check(&self.pool, deadline)).await
     }
 
     /// Waits until every change that was begun has ended; there must be no new calls.
-    pub async fn drain(&self) {}
+    pub async fn drain(&self) {
+        self.changes.close();
+        self.changes.wait().await;
+    }
+
+    /// Sees a change through to its end, whether or not its caller goes on listening.
+    async fn to_the_end<T, E>(
+        &self,
+        deadline: Instant,
+        change: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let task = self.changes.spawn(change);
+        let ended = async {
+            let panicked = |panic: JoinError| Error::Internal {
+                source: panic.into(),
+            };
+            task.await.map_err(panicked)?
+        };
+        in_time(deadline, ended).await
+    }
+}
+
+async fn in_time<T, E: From<Error>>(
+    deadline: Instant,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    timeout_at(deadline, work)
+        .await
+        .unwrap_or_else(|_| Err(Error::DeadlineExceeded.into()))
 }
