@@ -64,7 +64,7 @@ pub(super) const CLEAR: &str = concat!(
     valid!(),
     " AND ",
     in_slot!("x"),
-    " AND x.state = 1 AND x.hold_expire_time <= now() AND ",
+    " AND x.state = 1 AND (x.hold_expire_time > now()) IS NOT TRUE AND ",
     blocker!(),
     " IS NULL"
 );
