@@ -41,6 +41,12 @@ impl BookingId {
         Self(Uuid::new_v5(&NAMESPACE, request.0.as_bytes()))
     }
 
+    /// Whether the id comes from a request id, so that a booking can have it from an earlier request.
+    #[must_use]
+    pub fn is_of_request(&self) -> bool {
+        self.0.get_version_num() == 5
+    }
+
     /// The id as a UUID.
     #[must_use]
     pub fn as_uuid(&self) -> &Uuid {

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::Mode;
 use super::error::{BatchError, Error};
+use super::plan::clash;
 use super::retry::{self, Attempt, Before};
 use super::row::{behind, booking_at, booking_columns};
 use super::slot::{blocker, guarded, in_slot};
@@ -328,7 +329,6 @@ pub(super) fn taken_by(
 }
 
 fn disjoint(batch: &[NewBooking]) -> bool {
-    let clash = |a: &NewBooking, b: &NewBooking| a.id() == b.id() || a.rivals(b);
     batch
         .iter()
         .enumerate()

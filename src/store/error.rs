@@ -74,6 +74,21 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The same for another caller who was in the same boat: only the cause is cut to its text.
+    pub(super) fn for_another(&self) -> Self {
+        match self {
+            Self::DeadlineExceeded => Self::DeadlineExceeded,
+            Self::Unavailable { source } => Self::Unavailable {
+                source: source.to_string().into(),
+            },
+            other => Self::Internal {
+                source: other.to_string().into(),
+            },
+        }
+    }
+}
+
 /// Why a batch was refused as a whole: the member at fault, by its position from 0.
 #[derive(Debug, thiserror::Error)]
 #[error("member {index:?}: {error}")]

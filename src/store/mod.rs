@@ -3,8 +3,11 @@
 mod change;
 mod create;
 mod error;
+mod lane;
 mod lease;
 mod list;
+pub mod maintain;
+mod plan;
 mod read;
 mod retry;
 mod row;
@@ -15,6 +18,7 @@ mod transition;
 mod types;
 
 use std::future::Future;
+use std::sync::Arc;
 
 use tokio::task::JoinError;
 use tokio::time::{Instant, timeout_at};
@@ -26,7 +30,10 @@ use crate::booking::{
 };
 use crate::db::Pool;
 
+use lane::Lanes;
+
 pub use error::{BatchError, Cause, Error};
+pub use lane::LaneOptions;
 pub use statements::STATEMENTS;
 
 /// Whether a call is to change anything.
@@ -82,16 +89,21 @@ pub struct Page {
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
+    lanes: Arc<Lanes>,
     changes: TaskTracker,
 }
 
 impl Store {
-    /// A store on this pool, whose connections carry [`STATEMENTS`].
+    /// A store on this pool, whose connections carry [`STATEMENTS`]. Starts its lanes, so it needs a
+    /// Tokio runtime.
     #[must_use]
-    pub fn new(pool: Pool) -> Self {
+    pub fn new(pool: Pool, lanes: LaneOptions) -> Self {
+        let changes = TaskTracker::new();
+        let lanes = Arc::new(Lanes::start(&pool, lanes, &changes));
         Self {
             pool,
-            changes: TaskTracker::new(),
+            lanes,
+            changes,
         }
     }
 
@@ -105,8 +117,13 @@ impl Store {
         mode: Mode,
         deadline: Instant,
     ) -> Result<Booking, Error> {
-        let made = create::create(self.pool.clone(), vec![new], mode, deadline);
-        self.to_the_end(deadline, made).await?.remove(0)
+        match mode {
+            Mode::Commit => in_time(deadline, self.lanes.create(new, deadline)).await,
+            Mode::Validate => {
+                let tried = create::create(self.pool.clone(), vec![new], mode, deadline);
+                self.to_the_end(deadline, tried).await?.remove(0)
+            }
+        }
     }
 
     /// Makes all of these bookings or none. No two of them may be rivals or share an id.
@@ -240,6 +257,7 @@ impl Store {
 
     /// Waits until every change that was begun has ended; there must be no new calls.
     pub async fn drain(&self) {
+        self.lanes.close();
         self.changes.close();
         self.changes.wait().await;
     }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::Mode;
 use super::error::Error;
 use super::retry::{self, Attempt, Before};
-use super::row::{booking_at, booking_columns};
+use super::row::{behind, booking_at, booking_columns};
 use super::slot::first_neighbour;
 use super::statements::Prepared;
 use crate::booking::limits::AVAILABILITY_BOOKINGS_MAX;
@@ -80,14 +80,27 @@ pub(super) async fn get(
     ids: &[BookingId],
     deadline: Instant,
 ) -> Result<Vec<Booking>, Error> {
-    let uuids: Vec<Uuid> = ids.iter().map(|id| *id.as_uuid()).collect();
-    let rows = rows(pool, Prepared::Get, &[&uuids], deadline).await?;
-    let found: HashMap<Uuid, &Row> = rows.iter().map(|row| (row.get(0), row)).collect();
-    let booking = |id: &BookingId| {
-        let row = found.get(id.as_uuid()).ok_or(Error::NotFound(*id))?;
-        booking_at(row, 0)
+    let made = made(pool, ids, deadline).await?;
+    let booking = |id: &BookingId| match made.get(id) {
+        Some((booking, _)) => Ok(booking.clone()),
+        None => Err(Error::NotFound(*id)),
     };
     ids.iter().map(booking).collect()
+}
+
+/// Returns those of these bookings that there are, each with the fingerprint of its request.
+pub(super) async fn made(
+    pool: &Pool,
+    ids: &[BookingId],
+    deadline: Instant,
+) -> Result<HashMap<BookingId, (Booking, Uuid)>, Error> {
+    let uuids: Vec<Uuid> = ids.iter().map(|id| *id.as_uuid()).collect();
+    let rows = rows(pool, Prepared::Get, &[&uuids], deadline).await?;
+    let made = |row: &Row| {
+        let booking = booking_at(row, 0)?;
+        Ok((booking.id, (booking, behind(row, 0, 0)?)))
+    };
+    rows.iter().map(made).collect()
 }
 
 /// For each resource, when blocking bookings overlap the window, in order.
