@@ -167,9 +167,8 @@ impl Update {
             &revision,
             &expected,
         ];
-        let [a, b, c, d, e, f] = target;
-        let guards: [&(dyn ToSql + Sync); 7] = [a, b, c, d, e, f, &day_offsets];
-        let apply: [&(dyn ToSql + Sync); 8] = [a, b, c, d, e, f, &booked_by, &note];
+        let guards = [target.as_slice(), &[&day_offsets]].concat();
+        let apply = [target.as_slice(), &[&booked_by, &note]].concat();
         let (begin, guarded, cleared, applied, outcome, end) = tokio::join!(
             biased;
             connection.batch_execute(BEGIN),

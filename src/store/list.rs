@@ -147,14 +147,13 @@ pub(super) async fn list(pool: &Pool, listing: &Listing, deadline: Instant) -> R
         &SCAN_ROWS_MAX,
         &rows_max,
     ];
-    let [a, b, c, d, e, f] = params;
     let rows = match (&resource, &booked_by) {
         (Some(resource), booked_by) => {
-            let params = [a, b, c, d, e, f, &cursor_time, resource, booked_by];
+            let params = [params.as_slice(), &[&cursor_time, resource, booked_by]].concat();
             read::rows(pool, Prepared::ListByResource, &params, deadline).await?
         }
         (None, Some(booked_by)) => {
-            let params = [a, b, c, d, e, f, &cursor_time, booked_by];
+            let params = [params.as_slice(), &[&cursor_time, booked_by]].concat();
             read::rows(pool, Prepared::ListByBooker, &params, deadline).await?
         }
         (None, None) => read::rows(pool, Prepared::ListByName, &params, deadline).await?,
