@@ -1,5 +1,6 @@
 //! Health, as load balancers and orchestrators ask for it: what serves, and what is ready to.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ impl Health {
     }
 
     /// Keeps readiness in step with the store, for ever.
-    pub async fn follow<C, F>(&self, check: C)
+    pub async fn follow<C, F>(&self, check: C) -> Infallible
     where
         C: Fn(Instant) -> F,
         F: Future<Output = Result<(), store::Error>>,
