@@ -80,7 +80,9 @@ pub enum Error {
     #[error("the transport failed")]
     Transport(#[from] tonic::transport::Error),
     /// Calls were still in flight when the time was up.
-    #[error("calls were still in flight {0:?} after the stop: if they may take that long, raise the drain timeout")]
+    #[error(
+        "calls were still in flight {0:?} after the stop: if they may take that long, raise the drain timeout"
+    )]
     DrainTimeout(Duration),
 }
 
@@ -125,9 +127,8 @@ where
         let stopped = stopped.clone();
         MapRequestLayer::new(move |request: http::Request<Body>| {
             let stopped = stopped.clone();
-            request.map(|body| {
-                Body::new(StreamBody::new(BodyStream::new(body).take_until(stopped)))
-            })
+            request
+                .map(|body| Body::new(StreamBody::new(BodyStream::new(body).take_until(stopped))))
         })
     };
     let health = Health::new().await;
@@ -153,7 +154,10 @@ where
         never = health.follow(check) => match never {},
         reason = shutdown => reason,
     };
-    tracing::info!(?reason, "stopping: readiness is withdrawn, calls in flight are finished");
+    tracing::info!(
+        ?reason,
+        "stopping: readiness is withdrawn, calls in flight are finished"
+    );
     let retire = async {
         health.retire().await;
         if reason == Shutdown::Terminated {

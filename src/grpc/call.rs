@@ -123,7 +123,11 @@ mod tests {
         let given = HeaderValue::from_static("01J9-abc:7");
         assert_eq!(request_id(Some(&given)), given);
         let long = HeaderValue::try_from("x".repeat(129)).expect("a header value");
-        for bad in [HeaderValue::from_static(""), HeaderValue::from_static("a b\"c"), long] {
+        for bad in [
+            HeaderValue::from_static(""),
+            HeaderValue::from_static("a b\"c"),
+            long,
+        ] {
             let made = request_id(Some(&bad));
             assert!(Uuid::try_parse(made.to_str().expect("text")).is_ok());
         }

@@ -104,9 +104,22 @@ mod tests {
         let limits = Limits::default();
         assert_eq!(deadline_after(Some("250m")), Duration::from_millis(250));
         assert_eq!(deadline_after(Some("0S")), Duration::ZERO);
-        assert_eq!(deadline_after(Some("99999999H")), limits.request_timeout_max);
+        assert_eq!(
+            deadline_after(Some("99999999H")),
+            limits.request_timeout_max
+        );
         assert_eq!(deadline_after(None), limits.request_timeout);
-        for malformed in ["", "S", "5", "5s", "123456789S", "-5S", "5.0S", " 5S", "5 S"] {
+        for malformed in [
+            "",
+            "S",
+            "5",
+            "5s",
+            "123456789S",
+            "-5S",
+            "5.0S",
+            " 5S",
+            "5 S",
+        ] {
             let after = deadline_after(Some(malformed));
             assert_eq!(after, limits.request_timeout, "{malformed:?}");
         }

@@ -127,8 +127,14 @@ mod tests {
 
     #[test]
     fn times_are_rfc_3339_to_the_microsecond() {
-        assert_eq!(timestamp(at(1_500_001)).to_string(), "1970-01-01T00:00:01.500001Z");
-        assert_eq!(timestamp(Timestamp::MIN).to_string(), "0001-01-01T00:00:00Z");
+        assert_eq!(
+            timestamp(at(1_500_001)).to_string(),
+            "1970-01-01T00:00:01.500001Z"
+        );
+        assert_eq!(
+            timestamp(Timestamp::MIN).to_string(),
+            "0001-01-01T00:00:00Z"
+        );
     }
 
     #[test]
@@ -148,6 +154,10 @@ mod tests {
         let busy_and_free = 2 * AVAILABILITY_BOOKINGS_MAX + AVAILABILITY_RESOURCES_MAX;
         let intervals = busy_and_free * (widest.encoded_len() + 2);
         let resources = AVAILABILITY_RESOURCES_MAX * (resource.encoded_len() + 8);
-        assert!(intervals + resources < CLIENT_BYTES_MAX, "{}", intervals + resources);
+        assert!(
+            intervals + resources < CLIENT_BYTES_MAX,
+            "{}",
+            intervals + resources
+        );
     }
 }

@@ -61,7 +61,12 @@ impl Health {
                 log(checked);
                 self.set_ready(ready).await;
             }
-            sleep(if ready { CHECK_INTERVAL } else { RECHECK_INTERVAL }).await;
+            sleep(if ready {
+                CHECK_INTERVAL
+            } else {
+                RECHECK_INTERVAL
+            })
+            .await;
         }
     }
 
@@ -78,7 +83,11 @@ impl Health {
     }
 
     async fn set_ready(&self, ready: bool) {
-        let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        let status = if ready {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
         self.set(&READY, status).await;
     }
 

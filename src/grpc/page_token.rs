@@ -49,7 +49,10 @@ fn hash(place: &[u8], listing: &Listing) -> [u8; 16] {
     let resource = listing.resource.as_ref().map(|resource| resource.as_str());
     let booked_by = listing.booked_by.as_ref().map(|booker| booker.as_str());
     for text in [resource, booked_by] {
-        bytes.extend(text.map_or(u64::MAX, |text| text.len() as u64).to_be_bytes());
+        bytes.extend(
+            text.map_or(u64::MAX, |text| text.len() as u64)
+                .to_be_bytes(),
+        );
         bytes.extend(text.unwrap_or_default().as_bytes());
     }
     for time in [listing.start_time, listing.end_time] {

@@ -77,12 +77,20 @@ impl BookingService for Service {
         request: Request<pb::UpdateBookingRequest>,
     ) -> Result<Response<pb::Booking>, Status> {
         let deadline = Deadline::given(&request);
-        let parse::Update { id, change, expected, mode } = parse::update(request.into_inner())?;
+        let parse::Update {
+            id,
+            change,
+            expected,
+            mode,
+        } = parse::update(request.into_inner())?;
         let context = Context {
             start_given: change.start_time.is_some(),
             ..Context::default()
         };
-        let booking = self.store.update(id, change, expected, mode, deadline).await;
+        let booking = self
+            .store
+            .update(id, change, expected, mode, deadline)
+            .await;
         let booking = booking.map_err(|error| Error::Store(error, context))?;
         Ok(Response::new(encode::booking(booking)))
     }
@@ -93,7 +101,9 @@ impl BookingService for Service {
     ) -> Result<Response<()>, Status> {
         let deadline = Deadline::given(&request);
         let target = parse::delete(request.get_ref())?;
-        self.store.delete(target.id, target.expected, deadline).await?;
+        self.store
+            .delete(target.id, target.expected, deadline)
+            .await?;
         Ok(Response::new(()))
     }
 
@@ -103,7 +113,10 @@ impl BookingService for Service {
     ) -> Result<Response<pb::Booking>, Status> {
         let deadline = Deadline::given(&request);
         let target = parse::confirm(request.get_ref())?;
-        let booking = self.store.confirm(target.id, target.expected, deadline).await?;
+        let booking = self
+            .store
+            .confirm(target.id, target.expected, deadline)
+            .await?;
         Ok(Response::new(encode::booking(booking)))
     }
 
@@ -113,7 +126,10 @@ impl BookingService for Service {
     ) -> Result<Response<pb::Booking>, Status> {
         let deadline = Deadline::given(&request);
         let (target, reason) = parse::cancel(request.into_inner())?;
-        let booking = self.store.cancel(target.id, reason, target.expected, deadline).await?;
+        let booking = self
+            .store
+            .cancel(target.id, reason, target.expected, deadline)
+            .await?;
         Ok(Response::new(encode::booking(booking)))
     }
 
@@ -148,9 +164,15 @@ impl BookingService for Service {
         request: Request<pb::QueryAvailabilityRequest>,
     ) -> Result<Response<pb::QueryAvailabilityResponse>, Status> {
         let deadline = Deadline::given(&request);
-        let parse::Availability { resources, window, search } =
-            parse::availability(request.into_inner())?;
-        let taken = self.store.taken(resources.clone(), window, deadline).await?;
+        let parse::Availability {
+            resources,
+            window,
+            search,
+        } = parse::availability(request.into_inner())?;
+        let taken = self
+            .store
+            .taken(resources.clone(), window, deadline)
+            .await?;
         let resources = resources.into_iter().zip(taken).map(|(resource, taken)| {
             encode::availability(resource, booking::Availability::new(window, taken, search))
         });

@@ -56,10 +56,7 @@ pub(super) struct Context {
 
 impl Error {
     /// What kept a batch from being made; `request_ids` are those of its members.
-    pub(super) fn of_member(
-        refusal: store::BatchError,
-        request_ids: &[Option<RequestId>],
-    ) -> Self {
+    pub(super) fn of_member(refusal: store::BatchError, request_ids: &[Option<RequestId>]) -> Self {
         let store::BatchError { index, error } = refusal;
         let request_id = index.and_then(|index| *request_ids.get(index)?);
         let context = Context {
@@ -122,14 +119,20 @@ fn of_store(error: store::Error, context: Context) -> Answer {
     use store::Error as E;
     let message = error.to_string();
     match error {
-        E::SlotTaken { resource, by, interval } => {
-            Answer::new(Code::FailedPrecondition, ErrorReason::SlotUnavailable, message)
-                .precondition(&resource, "the slot, or part of it, is taken")
-                .with("resource", &resource)
-                .with("conflict", by)
-                .with("conflict_start_time", encode::timestamp(interval.start()))
-                .with("conflict_end_time", encode::timestamp(interval.end()))
-        }
+        E::SlotTaken {
+            resource,
+            by,
+            interval,
+        } => Answer::new(
+            Code::FailedPrecondition,
+            ErrorReason::SlotUnavailable,
+            message,
+        )
+        .precondition(&resource, "the slot, or part of it, is taken")
+        .with("resource", &resource)
+        .with("conflict", by)
+        .with("conflict_start_time", encode::timestamp(interval.start()))
+        .with("conflict_end_time", encode::timestamp(interval.end())),
         E::NotFound(id) => Answer::new(Code::NotFound, ErrorReason::BookingNotFound, message)
             .resource(id)
             .with("name", id),
@@ -198,9 +201,10 @@ fn invalid_state(id: BookingId, state: &State) -> Answer {
     let state = encode::state(state);
     let name = state.as_str_name();
     let (reason, message) = match state {
-        crate::pb::booking::State::Expired => {
-            (ErrorReason::HoldExpired, format!("the hold {id} ran out: book again"))
-        }
+        crate::pb::booking::State::Expired => (
+            ErrorReason::HoldExpired,
+            format!("the hold {id} ran out: book again"),
+        ),
         crate::pb::booking::State::Unspecified
         | crate::pb::booking::State::Held
         | crate::pb::booking::State::Confirmed
@@ -301,7 +305,8 @@ impl Answer {
     /// Somewhere around this time, so that those who were refused together do not return together.
     fn retry_after(mut self, around_ms: u64) -> Self {
         let delay_ms = rand::random_range(around_ms / 2..=around_ms * 3 / 2);
-        self.details.set_retry_info(Some(Duration::from_millis(delay_ms)));
+        self.details
+            .set_retry_info(Some(Duration::from_millis(delay_ms)));
         self.pushback_ms = i64::try_from(delay_ms).ok();
         self
     }
@@ -310,10 +315,14 @@ impl Answer {
 impl From<Answer> for Status {
     fn from(mut answer: Answer) -> Self {
         let reason = answer.reason.as_str_name();
-        answer.details.set_error_info(reason, DOMAIN, answer.metadata);
+        answer
+            .details
+            .set_error_info(reason, DOMAIN, answer.metadata);
         let mut status = Self::with_error_details(answer.code, answer.message, answer.details);
         if let Some(pushback_ms) = answer.pushback_ms {
-            status.metadata_mut().insert(PUSHBACK, MetadataValue::from(pushback_ms));
+            status
+                .metadata_mut()
+                .insert(PUSHBACK, MetadataValue::from(pushback_ms));
         }
         status
     }

@@ -45,11 +45,7 @@ impl Violations {
     }
 
     /// The value, or a violation of this field.
-    pub(super) fn check<T, E: Display>(
-        &mut self,
-        field: &str,
-        parsed: Result<T, E>,
-    ) -> Option<T> {
+    pub(super) fn check<T, E: Display>(&mut self, field: &str, parsed: Result<T, E>) -> Option<T> {
         parsed.map_err(|error| self.add(field, error)).ok()
     }
 
@@ -100,7 +96,10 @@ mod tests {
         violations.leave_request();
         violations.add("requests", "are too many");
         let fields = violations.fields();
-        assert_eq!(fields, ["booking.note", "requests[3].booking.note", "requests"]);
+        assert_eq!(
+            fields,
+            ["booking.note", "requests[3].booking.note", "requests"]
+        );
     }
 
     #[test]

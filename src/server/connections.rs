@@ -41,10 +41,12 @@ pub(super) fn accept(
 
 async fn accept_one(listener: &TcpListener) -> TcpStream {
     loop {
-        // Answers are small and awaited: none is held back to go out with the next.
-        let accepted = listener.accept().await;
-        match accepted.and_then(|(stream, _)| stream.set_nodelay(true).map(|()| stream)) {
-            Ok(stream) => return stream,
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Else small answers would be held back. It fails where the client is gone already.
+                let _ = stream.set_nodelay(true);
+                return stream;
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection: check the limit on open files");
                 sleep(ACCEPT_RETRY).await;

@@ -94,10 +94,15 @@ fn check_rivals(violations: &mut Violations, members: &[Option<Create>]) {
     for (index, member) in members.iter().enumerate() {
         let rivals = |other: &Create| member.as_ref().is_some_and(|it| it.new.rivals(&other.new));
         let earlier = members.iter().take(index);
-        let rival = earlier.enumerate().find(|(_, other)| other.as_ref().is_some_and(rivals));
+        let rival = earlier
+            .enumerate()
+            .find(|(_, other)| other.as_ref().is_some_and(rivals));
         if let Some((other, _)) = rival {
             violations.enter_request(index);
-            violations.add("booking", format_args!("overlaps requests[{other}].booking"));
+            violations.add(
+                "booking",
+                format_args!("overlaps requests[{other}].booking"),
+            );
         }
     }
 }
@@ -111,7 +116,10 @@ fn check_request_ids(violations: &mut Violations, members: &[Option<Create>]) {
         let first = *seen.entry(id).or_insert(index);
         if first != index {
             violations.enter_request(index);
-            violations.add("request_id", format_args!("is that of requests[{first}] already"));
+            violations.add(
+                "request_id",
+                format_args!("is that of requests[{first}] already"),
+            );
         }
     }
 }

@@ -21,8 +21,7 @@ pub(in super::super) fn listing(request: pb::ListBookingsRequest) -> Result<List
     let resource = (!request.resource.is_empty()).then_some(request.resource);
     let booked_by = (!request.booked_by.is_empty()).then_some(request.booked_by);
     let listing = Listing {
-        resource: resource
-            .and_then(|text| violations.check("resource", Resource::parse(text))),
+        resource: resource.and_then(|text| violations.check("resource", Resource::parse(text))),
         booked_by: booked_by.and_then(|text| violations.check("booked_by", Booker::parse(text))),
         start_time: instant(&mut violations, "start_time", request.start_time),
         end_time: instant(&mut violations, "end_time", request.end_time),

@@ -45,12 +45,14 @@ pub(in super::super) fn update(request: pb::UpdateBookingRequest) -> Result<Upda
 pub(in super::super) fn half_interval(start_given: bool, reason: InvalidInterval) -> Violations {
     match (start_given, reason) {
         (false, reason) => Violations::of("booking.end_time", reason),
-        (true, InvalidInterval::Empty) => {
-            Violations::of("booking.start_time", "must be before the booking's end_time")
-        }
-        (true, InvalidInterval::TooLong) => {
-            Violations::of("booking.start_time", "is too long before the booking's end_time")
-        }
+        (true, InvalidInterval::Empty) => Violations::of(
+            "booking.start_time",
+            "must be before the booking's end_time",
+        ),
+        (true, InvalidInterval::TooLong) => Violations::of(
+            "booking.start_time",
+            "is too long before the booking's end_time",
+        ),
     }
 }
 
@@ -67,7 +69,11 @@ fn change(violations: &mut Violations, mask: &Mask, booking: pb::Booking) -> Cha
             .pick("end_time", has_end, booking.end_time)
             .and_then(|time| required_instant(violations, "booking.end_time", time)),
         booked_by: mask
-            .pick("booked_by", !booking.booked_by.is_empty(), booking.booked_by)
+            .pick(
+                "booked_by",
+                !booking.booked_by.is_empty(),
+                booking.booked_by,
+            )
             .and_then(|text| violations.check("booking.booked_by", Booker::parse(text))),
         note: mask
             .pick("note", !booking.note.is_empty(), booking.note)
@@ -102,7 +108,10 @@ impl Mask {
             // Cut: a path can be as long as a request.
             violations.add(
                 "update_mask",
-                format_args!("has `{path:.64}`; it may have {}, or `*` alone", PATHS.join(", ")),
+                format_args!(
+                    "has `{path:.64}`; it may have {}, or `*` alone",
+                    PATHS.join(", ")
+                ),
             );
         }
         Self::Only(paths)
