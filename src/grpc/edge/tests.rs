@@ -97,7 +97,7 @@ async fn what_tonic_cannot_read_is_an_invalid_argument() {
         Status::out_of_range("too large"),
         Status::internal("malformed"),
     ] {
-        let foreign = std::sync::Arc::new(foreign);
+        let foreign = Arc::new(foreign);
         let response = call(Limits::default(), move |_| {
             let foreign = Status::clone(&foreign);
             async { Ok(foreign.into_http()) }
