@@ -17,10 +17,12 @@ use crate::booking::limits::AVAILABILITY_BOOKINGS_MAX;
 use crate::booking::{Booking, BookingId, Interval, Resource};
 use crate::db::{Connection, Pool};
 
+/// With the fingerprint of the request that made it.
 pub(super) const GET: &str = concat!(
-    "-- get\nSELECT ",
+    "-- get\n",
+    "SELECT ",
     booking_columns!(),
-    " FROM bookings b WHERE b.id = ANY ($1::uuid[])"
+    ", b.fingerprint FROM bookings b WHERE b.id = ANY ($1::uuid[])"
 );
 
 /// The blocking bookings of some resources that overlap a window, which lies between two neighbours
