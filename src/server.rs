@@ -169,6 +169,7 @@ where
         drop(stop);
         serving.await?;
         drain.await;
+        tracing::info!("stopped: every call was answered");
         Ok(())
     };
     let finished = timeout(options.drain_timeout, finish).await;
