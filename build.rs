@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "cargo:rustc-env=BOOKING_CARRIED_POSTGRES={}",
             archive.display()
         );
+        println!("cargo:rustc-env=BOOKING_CARRIED_POSTGRES_VERSION={CARRIED_POSTGRES_VERSION}");
     }
     Ok(())
 }

@@ -1,1 +1,321 @@
+//! The command line and its environment variables, parsed into typed options.
 
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::builder::Resettable;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+#[cfg(test)]
+mod tests;
+
+/// Books named resources over gRPC, on Amazon Aurora DSQL or PostgreSQL, and never double-books.
+///
+/// Without a command it serves; without a database configured it starts a private PostgreSQL.
+#[derive(Debug, Parser)]
+#[command(
+    name = "booking-service",
+    version,
+    args_conflicts_with_subcommands = true
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeOptions,
+}
+
+/// What the process is asked to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Serve requests until SIGTERM or SIGINT (the default).
+    Serve(ServeOptions),
+    /// Create or update the schema, and the role that `serve` needs.
+    Migrate(MigrateOptions),
+    /// Work on the schema as a whole.
+    #[command(subcommand)]
+    Schema(SchemaCommand),
+}
+
+/// Commands that concern the schema as a whole.
+#[derive(Clone, Debug, Subcommand)]
+pub enum SchemaCommand {
+    /// Drop every table of this service, and all bookings with them.
+    Drop(DropOptions),
+}
+
+impl Cli {
+    /// Parses the process's arguments and environment; prints help or the error and exits where
+    /// there is nothing to run.
+    #[must_use]
+    pub fn from_process() -> Command {
+        Self::try_parse_from_args(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Parses `args`, of which the first is the program's name, and the environment.
+    ///
+    /// # Errors
+    /// What `clap` makes of a wrong option, or of `--help` and `--version`.
+    pub fn try_parse_from_args<T: Into<OsString> + Clone>(
+        args: impl IntoIterator<Item = T>,
+    ) -> Result<Command, clap::Error> {
+        let matches = without_empty_variables(Self::command()).try_get_matches_from(args)?;
+        let cli = Self::from_arg_matches(&matches)?;
+        Ok(cli.command.unwrap_or(Command::Serve(cli.serve)))
+    }
+}
+
+/// An empty environment variable counts as unset: that is how deployments blank one out.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |arg: &clap::Arg| {
+        arg.get_env()
+            .and_then(std::env::var_os)
+            .is_some_and(|value| value.is_empty())
+    };
+    command
+        .mut_args(|arg| {
+            if is_empty(&arg) {
+                arg.env(Resettable::Reset)
+            } else {
+                arg
+            }
+        })
+        .mut_subcommands(without_empty_variables)
+}
+
+/// Where the database is. Given nothing, a private PostgreSQL is started.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Database")]
+pub struct DatabaseOptions {
+    /// Directory of the private PostgreSQL; by default in the user's data directory.
+    #[arg(long, env = "BOOKING_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Directory with the `postgres` and `initdb` to use; by default looked for.
+    #[arg(long, env = "BOOKING_PG_BIN_DIR", value_name = "DIR")]
+    pub pg_bin_dir: Option<PathBuf>,
+
+    /// PostgreSQL to connect to: `postgres://user:password@host:port/database?sslmode=verify-full`.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: Option<Secret>,
+
+    /// Aurora DSQL cluster to connect to, signing in with AWS credentials.
+    #[arg(long, env = "CLUSTER_ENDPOINT", value_name = "HOST[:PORT]")]
+    pub cluster_endpoint: Option<String>,
+
+    /// Database role on the cluster; every one but `admin` needs only `dsql:DbConnect`.
+    #[arg(
+        long,
+        env = "CLUSTER_USER",
+        value_name = "ROLE",
+        default_value = "admin"
+    )]
+    pub cluster_user: String,
+
+    /// AWS region of the cluster; by default read off its host name.
+    #[arg(long, env = "AWS_REGION", value_name = "REGION")]
+    pub cluster_region: Option<String>,
+
+    /// PEM file of the CAs to trust for the database, instead of the public ones.
+    #[arg(long, env = "BOOKING_DB_CA_FILE", value_name = "FILE")]
+    pub db_ca_file: Option<PathBuf>,
+}
+
+/// How to log, with every command.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Logging")]
+pub struct LogOptions {
+    /// What to log: a level, or `tracing` directives such as `info,booking_service=debug`.
+    #[arg(
+        long,
+        env = "BOOKING_LOG",
+        value_name = "FILTER",
+        default_value = "info"
+    )]
+    pub log: String,
+
+    /// Form of the log lines.
+    #[arg(
+        long,
+        env = "BOOKING_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "auto"
+    )]
+    pub log_format: LogFormat,
+}
+
+/// Form of the log lines.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Options of `serve`.
+#[derive(Args, Clone, Debug)]
+pub struct ServeOptions {
+    /// Address to serve on.
+    #[arg(
+        long,
+        env = "BOOKING_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:50051"
+    )]
+    pub listen: SocketAddr,
+
+    /// Deadline of a request whose client gives none.
+    #[arg(long, env = "BOOKING_REQUEST_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = positive_duration)]
+    pub request_timeout: Duration,
+
+    /// Longest deadline a client gets; a longer one is cut to this.
+    #[arg(long, env = "BOOKING_REQUEST_TIMEOUT_MAX", value_name = "DURATION", default_value = "60s", value_parser = positive_duration)]
+    pub request_timeout_max: Duration,
+
+    /// Time between reporting NOT_SERVING and closing the listener after SIGTERM, for load
+    /// balancers to notice.
+    #[arg(long, env = "BOOKING_DRAIN_DELAY", value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    pub drain_delay: Duration,
+
+    /// Longest time that requests in flight get to finish at the end.
+    #[arg(long, env = "BOOKING_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "20s", value_parser = positive_duration)]
+    pub drain_timeout: Duration,
+
+    /// Most client connections at a time.
+    #[arg(long, env = "BOOKING_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_connections: u32,
+
+    /// Most requests at a time; the ones beyond are answered RESOURCE_EXHAUSTED.
+    #[arg(long, env = "BOOKING_MAX_CONCURRENT_REQUESTS", value_name = "COUNT", default_value_t = 4_096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_concurrent_requests: u32,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would replace the command's own help"
+    )]
+    pub database: DatabaseOptions,
+
+    /// Most database connections at a time.
+    #[arg(long, env = "BOOKING_POOL_SIZE", value_name = "COUNT", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub pool_size: u32,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would replace the command's own help"
+    )]
+    pub log: LogOptions,
+}
+
+/// Options of `migrate`.
+#[derive(Args, Clone, Debug)]
+pub struct MigrateOptions {
+    /// Print the SQL for this database and do nothing; needs no database.
+    #[arg(long, value_name = "DATABASE")]
+    pub print: Option<SqlDialect>,
+
+    /// The role that `serve` is to use, granted no more than it needs.
+    #[arg(long, value_name = "ROLE", default_value = "booking_service")]
+    pub serve_role: String,
+
+    /// IAM role that may sign in as the serve role on Aurora DSQL; may be given several times.
+    #[arg(long = "iam-role", value_name = "ARN")]
+    pub iam_roles: Vec<String>,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would replace the command's own help"
+    )]
+    pub database: DatabaseOptions,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would replace the command's own help"
+    )]
+    pub log: LogOptions,
+}
+
+/// The database that `migrate --print` writes SQL for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum SqlDialect {
+    /// Amazon Aurora DSQL.
+    Dsql,
+    /// PostgreSQL.
+    Postgresql,
+}
+
+/// Options of `schema drop`.
+#[derive(Args, Clone, Debug)]
+pub struct DropOptions {
+    /// Confirms that all bookings are to be deleted.
+    #[arg(long, required = true)]
+    pub yes: bool,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would replace the command's own help"
+    )]
+    pub database: DatabaseOptions,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would replace the command's own help"
+    )]
+    pub log: LogOptions,
+}
+
+/// Text that is never printed: `Debug` shows `***`, and there is no `Display`.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself, for the one place that needs it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+/// Never fails: a parse error would print the value, so what is in it is checked later.
+impl FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 10s or 500ms"))
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("must be longer than 0s".to_owned()),
+        positive => Ok(positive),
+    }
+}

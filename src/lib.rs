@@ -1,6 +1,7 @@
 //! Bookings of named resources over gRPC, never double-booked. This file is the map of the house.
 
 pub mod booking;
+pub mod commands;
 pub mod config;
 pub mod db;
 pub mod grpc;

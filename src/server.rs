@@ -40,20 +40,19 @@ pub struct Options {
     pub connection_age_max: Duration,
     /// How long calls are still taken after readiness is withdrawn, for load balancers to notice.
     pub drain_delay: Duration,
-    /// How long the whole stop may take, the delay included.
+    /// How long the calls in flight then get to finish.
     pub drain_timeout: Duration,
 }
 
 impl Default for Options {
-    /// Below the usual limit of 1,024 open files, and the 30 seconds that orchestrators give.
     fn default() -> Self {
         Self {
             limits: Limits::default(),
-            connections_max: 900,
+            connections_max: 10_000,
             streams_per_connection_max: 256,
             connection_age_max: Duration::from_secs(1_800),
-            drain_delay: Duration::from_secs(5),
-            drain_timeout: Duration::from_secs(25),
+            drain_delay: Duration::from_secs(2),
+            drain_timeout: Duration::from_secs(20),
         }
     }
 }
@@ -71,7 +70,7 @@ pub enum Shutdown {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The socket cannot be served on.
-    #[error("cannot serve on the socket")]
+    #[error("cannot serve on the socket: {0}")]
     Socket(#[from] std::io::Error),
     /// The descriptors of the protos do not fit together.
     #[error("cannot describe the service for reflection")]
@@ -158,18 +157,20 @@ where
         ?reason,
         "stopping: readiness is withdrawn, calls in flight are finished"
     );
-    let retire = async {
-        health.retire().await;
-        if reason == Shutdown::Terminated {
-            sleep(options.drain_delay).await;
+    health.retire().await;
+    if reason == Shutdown::Terminated {
+        tokio::select! {
+            ended = &mut serving => return Ok(ended?),
+            () = sleep(options.drain_delay) => {}
         }
+    }
+    let finish = async {
         health.end().await;
         drop(stop);
-    };
-    let finish = async {
-        let ((), served) = tokio::join!(retire, serving);
+        serving.await?;
         drain.await;
-        Ok(served?)
+        tracing::info!("stopped: every call was answered");
+        Ok(())
     };
     let finished = timeout(options.drain_timeout, finish).await;
     finished.unwrap_or(Err(Error::DrainTimeout(options.drain_timeout)))

@@ -5,33 +5,23 @@ use std::io::{IsTerminal, stderr};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
-/// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
-    #[default]
-    Auto,
-    /// For people.
-    Text,
-    /// For machines: one object a line.
-    Json,
-}
+use crate::config::{LogFormat, LogOptions};
 
-/// Begins to log what passes the filter, e.g. `info` or `info,booking_service=debug`.
+/// Begins to log what passes the filter.
 ///
-/// Standard error, since standard output belongs to what commands print.
+/// On standard error, since standard output belongs to what commands print.
 ///
 /// # Errors
 /// [`ParseError`] if the filter is not one.
 ///
 /// # Panics
 /// If called twice in a process.
-pub fn init(format: LogFormat, filter: &str) -> Result<(), ParseError> {
-    let filter = EnvFilter::builder().parse(filter)?;
+pub fn init(options: &LogOptions) -> Result<(), ParseError> {
+    let filter = EnvFilter::builder().parse(&options.log)?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(stderr);
-    let text = match format {
+    let text = match options.log_format {
         LogFormat::Auto => stderr().is_terminal(),
         LogFormat::Text => true,
         LogFormat::Json => false,
@@ -40,7 +30,8 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), ParseError> {
         logs.with_ansi(stderr().is_terminal()).init();
     } else {
         // The fields of an event stand beside its message, those of its call in `span`.
-        logs.json().flatten_event(true).with_span_list(false).init();
+        let logs = logs.json().flatten_event(true);
+        logs.with_span_list(false).init();
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The edge: turns wire requests into calls of the store, and what comes back into answers.
 
+mod answer;
 mod call;
 mod deadline;
 mod edge;

@@ -1,27 +1,18 @@
 //! Errors to statuses: the one place where an error gets its code, its reason and its details.
 
-use std::collections::HashMap;
 use std::error::Error as StdError;
-use std::time::Duration;
 
-use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, PreconditionViolation, StatusExt};
 use uuid::Uuid;
 
 use crate::booking::{BookingId, RequestId, State};
 use crate::pb::ErrorReason;
 use crate::store;
 
+use super::answer::Answer;
 use super::encode;
 use super::parse::half_interval;
 use super::violations::Violations;
-
-/// The `domain` of every `ErrorInfo`.
-pub(super) const DOMAIN: &str = "booking.v1";
-
-/// The trailer that stock gRPC clients obey: milliseconds until a retry, negative for none.
-pub(super) const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// When a call that lost to other transactions may be worth another try, in milliseconds.
 const CONTENTION_RETRY_MS: u64 = 50;
@@ -189,8 +180,8 @@ fn invalid_fields(violations: Violations) -> Answer {
         Code::InvalidArgument,
         ErrorReason::InvalidFields,
         message.trim_start(),
-    );
-    answer.details.set_bad_request(kept);
+    )
+    .violations(kept);
     if left_off > 0 {
         answer = answer.with("violations_left_off", left_off);
     }
@@ -255,77 +246,6 @@ pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
         cause = error.source();
     }
     text
-}
-
-/// A status in the making.
-struct Answer {
-    code: Code,
-    reason: ErrorReason,
-    message: String,
-    metadata: HashMap<String, String>,
-    details: ErrorDetails,
-    pushback_ms: Option<i64>,
-}
-
-impl Answer {
-    fn new(code: Code, reason: ErrorReason, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            reason,
-            message: message.into(),
-            metadata: HashMap::new(),
-            details: ErrorDetails::new(),
-            pushback_ms: None,
-        }
-    }
-
-    fn with(mut self, key: &str, value: impl ToString) -> Self {
-        self.metadata.insert(key.to_owned(), value.to_string());
-        self
-    }
-
-    fn precondition(mut self, subject: impl ToString, description: &str) -> Self {
-        let violation =
-            PreconditionViolation::new(self.reason.as_str_name(), subject.to_string(), description);
-        self.details.set_precondition_failure(vec![violation]);
-        self
-    }
-
-    fn resource(mut self, id: BookingId) -> Self {
-        self.details
-            .set_resource_info("booking.v1.Booking", id.to_string(), "", "does not exist");
-        self
-    }
-
-    fn never_retry(mut self) -> Self {
-        self.pushback_ms = Some(-1);
-        self
-    }
-
-    /// Somewhere around this time, so that those who were refused together do not return together.
-    fn retry_after(mut self, around_ms: u64) -> Self {
-        let delay_ms = rand::random_range(around_ms / 2..=around_ms * 3 / 2);
-        self.details
-            .set_retry_info(Some(Duration::from_millis(delay_ms)));
-        self.pushback_ms = i64::try_from(delay_ms).ok();
-        self
-    }
-}
-
-impl From<Answer> for Status {
-    fn from(mut answer: Answer) -> Self {
-        let reason = answer.reason.as_str_name();
-        answer
-            .details
-            .set_error_info(reason, DOMAIN, answer.metadata);
-        let mut status = Self::with_error_details(answer.code, answer.message, answer.details);
-        if let Some(pushback_ms) = answer.pushback_ms {
-            status
-                .metadata_mut()
-                .insert(PUSHBACK, MetadataValue::from(pushback_ms));
-        }
-        status
-    }
 }
 
 #[cfg(test)]

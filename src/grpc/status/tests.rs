@@ -1,9 +1,11 @@
 //! Each row of the table of errors: code, reason, details, trailers.
 
+use super::super::answer::PUSHBACK;
 use super::*;
 use crate::booking::{CancelReason, Interval, InvalidInterval, Resource, Timestamp};
 use crate::store::BatchError;
-use tonic_types::ErrorDetail;
+use std::collections::HashMap;
+use tonic_types::{ErrorDetail, StatusExt};
 
 fn id() -> BookingId {
     Uuid::from_u128(7).into()
