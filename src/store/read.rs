@@ -39,7 +39,8 @@ pub(super) const TAKEN: &str = concat!(
     "ORDER BY n.position, b.start_time LIMIT $5"
 );
 
-pub(super) const SCHEMA_VERSION: &str = "-- schema_version\nSELECT version FROM booking_schema WHERE id = 1";
+pub(super) const SCHEMA_VERSION: &str =
+    "-- schema_version\nSELECT version FROM booking_schema WHERE id = 1";
 
 /// Runs one statement; a read is repeated freely.
 pub(super) async fn rows(

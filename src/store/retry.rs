@@ -125,8 +125,12 @@ async fn pause_without_connection(
     deadline: Instant,
 ) -> Option<Error> {
     match before {
-        Before::Nothing => Some(Error::Unavailable {
-            source: error.into(),
+        Before::Nothing => Some(match error {
+            // All connections were busy until then.
+            db::Error::Timeout { .. } => Error::DeadlineExceeded,
+            error => Error::Unavailable {
+                source: error.into(),
+            },
         }),
         Before::PerhapsDone => pause(attempts, deadline).await.err(),
     }

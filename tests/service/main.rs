@@ -1,0 +1,12 @@
+//! The service, tested through its front door: real sockets, a real PostgreSQL.
+
+mod contention;
+mod errors;
+mod harness;
+mod holds;
+mod lost_reply;
+mod model;
+mod pages;
+mod plans;
+mod postgres;
+mod soak;

@@ -1,0 +1,148 @@
+//! What a statement costs: each runs along an index, whatever the size of the table.
+
+use booking_service::store::STATEMENTS;
+
+use crate::harness::{House, block_on};
+
+/// A hundred thousand bookings on a hundred resources, a tenth of them cancelled; and one resource
+/// whose first slot has been booked and cancelled five thousand times.
+const FILL: &str = "
+    INSERT INTO bookings (id, resource, start_time, end_time, booked_by, note, state, create_time,
+                          update_time, cancel_time, cancel_reason, revision, fingerprint)
+    SELECT gen_random_uuid(), 'room-' || i % 100, hour, hour + interval '1 hour',
+           'user-' || i % 77, '', CASE WHEN i % 10 = 0 THEN 3 ELSE 2 END, now(), now(), now(), '', i,
+           gen_random_uuid()
+    FROM (SELECT i, '2027-01-01Z'::timestamptz + i / 100 * interval '1 hour' AS hour
+          FROM generate_series(1, 100000) i) AS hours;
+    INSERT INTO bookings (id, resource, start_time, end_time, booked_by, note, state, create_time,
+                          update_time, cancel_time, cancel_reason, revision, fingerprint)
+    SELECT gen_random_uuid(), 'fickle', '2027-01-01Z', '2027-01-01 01:00Z', 'fickle', '', 3, now(),
+           now(), now(), '', i, gen_random_uuid()
+    FROM generate_series(1, 5000) i;
+    INSERT INTO booking_guards (resource, day, touch_time)
+    SELECT DISTINCT resource, start_time::date, now() FROM bookings;
+    INSERT INTO booking_leases (name, holder, end_time) VALUES ('x', gen_random_uuid(), now());
+    ANALYZE";
+
+/// The statements with their names, which are their first lines.
+fn named() -> impl Iterator<Item = (&'static str, &'static str)> {
+    STATEMENTS.iter().map(|sql| {
+        let name = sql.lines().next().and_then(|line| line.strip_prefix("-- "));
+        (name.expect("a statement begins with its name"), *sql)
+    })
+}
+
+/// With the planner as it is out of the box: Aurora DSQL takes no hints.
+#[test]
+fn no_statement_reads_a_whole_table() {
+    block_on(async {
+        let house = House::new().await;
+        house.execute(FILL).await;
+        let client = house.database().connect().await.expect("connected");
+        let generic = "RESET ALL; SET plan_cache_mode = force_generic_plan";
+        client.batch_execute(generic).await.expect("set");
+        for (name, sql) in named() {
+            let types = client
+                .prepare(sql)
+                .await
+                .expect("prepared")
+                .params()
+                .to_vec();
+            let nulls: Vec<String> = types
+                .iter()
+                .map(|ty| format!("NULL::{}", ty.name()))
+                .collect();
+            let arguments = if nulls.is_empty() {
+                String::new()
+            } else {
+                format!("({})", nulls.join(", "))
+            };
+            let prepare = format!("PREPARE {name}_plan AS {sql}");
+            client.batch_execute(&prepare).await.expect("prepared");
+            let plan = explain(&client, &format!("EXPLAIN EXECUTE {name}_plan{arguments}")).await;
+            let reads_all = plan.contains("Seq Scan on bookings")
+                || plan.contains("Seq Scan on booking_guards");
+            assert!(!reads_all, "{name} reads a whole table:\n{plan}");
+            if name != "schema_version" {
+                assert!(plan.contains("Index"), "{name} uses no index:\n{plan}");
+            }
+        }
+    });
+}
+
+async fn explain(client: &tokio_postgres::Client, sql: &str) -> String {
+    let answer = client.simple_query(sql).await.expect("explained");
+    let lines: Vec<String> = answer
+        .into_iter()
+        .filter_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        })
+        .collect();
+    lines.join("\n")
+}
+
+/// How many blocks of 8 KiB the database looks at for this.
+async fn blocks(client: &tokio_postgres::Client, sql: &str) -> u64 {
+    let plan = explain(
+        client,
+        &format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}"),
+    )
+    .await;
+    let plan: serde_json::Value = serde_json::from_str(&plan).expect("JSON");
+    let top = &plan[0]["Plan"];
+    let count = |key: &str| top[key].as_u64().expect("a number of blocks");
+    count("Shared Hit Blocks") + count("Shared Read Blocks")
+}
+
+/// A slot that has been booked and cancelled thousands of times is as quick to look at as a new one.
+#[test]
+fn cancelled_bookings_cost_nothing() {
+    block_on(async {
+        let house = House::new().await;
+        house.execute(FILL).await;
+        let client = house.database().connect().await.expect("connected");
+        for (name, sql) in named() {
+            let arguments = match name {
+                "create_outcome" => {
+                    "(ARRAY[gen_random_uuid()], ARRAY['fickle'], ARRAY['2027-01-01Z'::timestamptz],
+                      ARRAY['2027-01-02Z'::timestamptz])"
+                }
+                "list_by_resource" => "(NULL, NULL, false, NULL, 2000, 51, NULL, 'fickle', NULL)",
+                "list_by_booker" => "(NULL, NULL, false, NULL, 2000, 51, NULL, 'fickle')",
+                "taken" => "(ARRAY['fickle'], ARRAY[0], '2027-01-01Z', '2027-01-02Z', 1000)",
+                _ => continue,
+            };
+            let prepare = format!("PREPARE {name}_cost AS {sql}");
+            client.batch_execute(&prepare).await.expect("prepared");
+            let cost = blocks(&client, &format!("EXECUTE {name}_cost{arguments}")).await;
+            assert!(cost < 40, "{name} looks at {cost} blocks");
+        }
+    });
+}
+
+/// A page of the earliest bookings and a page of the latest cost the same.
+#[test]
+fn a_late_page_costs_no_more_than_the_first() {
+    block_on(async {
+        let house = House::new().await;
+        house.execute(FILL).await;
+        let client = house.database().connect().await.expect("connected");
+        let (_, sql) = named()
+            .find(|(name, _)| *name == "list_by_resource")
+            .expect("there");
+        client
+            .batch_execute(&format!("PREPARE page AS {sql}"))
+            .await
+            .expect("prepared");
+        let page = |window: &str| {
+            format!("EXECUTE page({window}, NULL, false, NULL, 2000, 51, NULL, 'room-7', NULL)")
+        };
+        let first = blocks(&client, &page("NULL")).await;
+        let last = blocks(&client, &page("'2027-02-05Z'")).await;
+        assert!(
+            last <= first * 2,
+            "{first} blocks for the first page, {last} for the last"
+        );
+    });
+}
