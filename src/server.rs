@@ -23,7 +23,7 @@ use crate::pb::booking_service_server::{BookingService, BookingServiceServer};
 use crate::store::{self, Store};
 
 /// How long an HTTP/2 connection may be silent before it is asked whether it is alive.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_mins(1);
 /// How long it has to answer.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -50,7 +50,7 @@ impl Default for Options {
             limits: Limits::default(),
             connections_max: 10_000,
             streams_per_connection_max: 256,
-            connection_age_max: Duration::from_secs(1_800),
+            connection_age_max: Duration::from_mins(30),
             drain_delay: Duration::from_secs(2),
             drain_timeout: Duration::from_secs(20),
         }
