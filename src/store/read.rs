@@ -17,10 +17,12 @@ use crate::booking::limits::AVAILABILITY_BOOKINGS_MAX;
 use crate::booking::{Booking, BookingId, Interval, Resource};
 use crate::db::{Connection, Pool};
 
+/// With the fingerprint of the request that made it.
 pub(super) const GET: &str = concat!(
-    "-- get\nSELECT ",
+    "-- get\n",
+    "SELECT ",
     booking_columns!(),
-    " FROM bookings b WHERE b.id = ANY ($1::uuid[])"
+    ", b.fingerprint FROM bookings b WHERE b.id = ANY ($1::uuid[])"
 );
 
 /// The blocking bookings of some resources that overlap a window, which lies between two neighbours
@@ -37,7 +39,7 @@ pub(super) const TAKEN: &str = concat!(
     "ORDER BY n.position, b.start_time LIMIT $5"
 );
 
-pub(super) const SCHEMA_VERSION: &str = "-- schema_version\nSELECT version FROM booking_schema";
+pub(super) const SCHEMA_VERSION: &str = "-- schema_version\nSELECT version FROM booking_schema WHERE id = 1";
 
 /// Runs one statement; a read is repeated freely.
 pub(super) async fn rows(
