@@ -23,7 +23,7 @@ use crate::pb::booking_service_server::{BookingService, BookingServiceServer};
 use crate::store::{self, Store};
 
 /// How long an HTTP/2 connection may be silent before it is asked whether it is alive.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_mins(1);
 /// How long it has to answer.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -50,7 +50,7 @@ impl Default for Options {
             limits: Limits::default(),
             connections_max: 10_000,
             streams_per_connection_max: 256,
-            connection_age_max: Duration::from_secs(1_800),
+            connection_age_max: Duration::from_mins(30),
             drain_delay: Duration::from_secs(2),
             drain_timeout: Duration::from_secs(20),
         }
@@ -120,16 +120,7 @@ where
     let address = listener.local_addr()?;
     let (stop, stopped) = oneshot::channel::<Infallible>();
     let stopped = stopped.map(drop).shared();
-    // Reflection is a stream as long as its client likes. Ended from here, so that it does not
-    // hold up the stop.
-    let ending = {
-        let stopped = stopped.clone();
-        MapRequestLayer::new(move |request: http::Request<Body>| {
-            let stopped = stopped.clone();
-            request
-                .map(|body| Body::new(StreamBody::new(BodyStream::new(body).take_until(stopped))))
-        })
-    };
+    let ended = end_requests(stopped.clone());
     let health = Health::new().await;
     let router = Server::builder()
         // A connection that has not said a word yet can only be let go in this mode.
@@ -142,8 +133,8 @@ where
         .layer(MapRequestLayer::new(stamp_arrival::<Body>))
         .add_service(EdgeLayer::new(options.limits).named_layer(service))
         .add_service(health.server())
-        .add_service(ending.named_layer(reflection().build_v1()?))
-        .add_service(ending.named_layer(reflection().build_v1alpha()?));
+        .add_service(ended.named_layer(reflection().build_v1()?))
+        .add_service(ended.named_layer(reflection().build_v1alpha()?));
     let incoming = connections::accept(listener, options.connections_max);
     let mut serving = pin!(router.serve_with_incoming_shutdown(incoming, stopped));
     tracing::info!(%address, "listening");
@@ -174,6 +165,21 @@ where
     };
     let finished = timeout(options.drain_timeout, finish).await;
     finished.unwrap_or(Err(Error::DrainTimeout(options.drain_timeout)))
+}
+
+/// Ends the stream of requests of a call, and so the call, once it is time to stop.
+///
+/// For reflection, whose stream is as long as its client likes, and would hold up the stop.
+fn end_requests<F>(
+    stopped: F,
+) -> MapRequestLayer<impl Fn(http::Request<Body>) -> http::Request<Body> + Clone>
+where
+    F: Future<Output = ()> + Clone + Send + 'static,
+{
+    MapRequestLayer::new(move |request: http::Request<Body>| {
+        let stopped = stopped.clone();
+        request.map(|body| Body::new(StreamBody::new(BodyStream::new(body).take_until(stopped))))
+    })
 }
 
 /// Everything that a client may want described, the details of errors included.

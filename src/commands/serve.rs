@@ -17,7 +17,7 @@ use crate::store::{LaneOptions, STATEMENTS, Store, maintain, schema};
 use super::{Error, open};
 
 /// How often what nobody needs any more is purged.
-const PURGE_INTERVAL: Duration = Duration::from_secs(3_600);
+const PURGE_INTERVAL: Duration = Duration::from_hours(1);
 
 /// Serves until SIGTERM or SIGINT.
 pub(super) async fn serve(options: ServeOptions) -> Result<(), Error> {

@@ -41,7 +41,7 @@ impl Answer {
     }
 
     /// A value for the client's program to use.
-    pub(super) fn with(mut self, key: &str, value: impl ToString) -> Self {
+    pub(super) fn with(mut self, key: &str, value: &impl ToString) -> Self {
         self.metadata.insert(key.to_owned(), value.to_string());
         self
     }
@@ -53,7 +53,7 @@ impl Answer {
     }
 
     /// What would have to be otherwise.
-    pub(super) fn precondition(mut self, subject: impl ToString, description: &str) -> Self {
+    pub(super) fn precondition(mut self, subject: &impl ToString, description: &str) -> Self {
         let violation =
             PreconditionViolation::new(self.reason.as_str_name(), subject.to_string(), description);
         self.details.set_precondition_failure(vec![violation]);

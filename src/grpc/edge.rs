@@ -36,7 +36,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             request_timeout: Duration::from_secs(10),
-            request_timeout_max: Duration::from_secs(60),
+            request_timeout_max: Duration::from_mins(1),
             requests_in_flight_max: 4_096,
         }
     }
@@ -132,8 +132,8 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> store::Error {
 
 /// Gives details to the statuses that tonic makes of requests it cannot read.
 ///
-/// A message above the size limit is OUT_OF_RANGE to tonic, a malformed one INTERNAL; to a client
-/// both are INVALID_ARGUMENT.
+/// A message above the size limit is `OUT_OF_RANGE` to tonic, a malformed one INTERNAL; to a client
+/// both are `INVALID_ARGUMENT`.
 fn in_our_words(response: http::Response<Body>) -> http::Response<Body> {
     let foreign = response.extensions().get::<Status>().filter(|status| {
         status.details().is_empty() && matches!(status.code(), Code::OutOfRange | Code::Internal)

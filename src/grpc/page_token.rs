@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 
-use crate::booking::{BookingId, Timestamp};
+use crate::booking::{Booker, BookingId, Resource, Timestamp};
 use crate::store::{Cursor, Listing};
 
 /// The first byte of a token: tells the layout below from any other there may ever be.
@@ -46,8 +46,8 @@ pub(super) fn decode(token: &str, listing: &Listing) -> Option<Cursor> {
 /// keeps a client from a mistake, not from a forgery: a made-up place shows nobody more.
 fn hash(place: &[u8], listing: &Listing) -> [u8; 16] {
     let mut bytes = place.to_vec();
-    let resource = listing.resource.as_ref().map(|resource| resource.as_str());
-    let booked_by = listing.booked_by.as_ref().map(|booker| booker.as_str());
+    let resource = listing.resource.as_ref().map(Resource::as_str);
+    let booked_by = listing.booked_by.as_ref().map(Booker::as_str);
     for text in [resource, booked_by] {
         bytes.extend(
             text.map_or(u64::MAX, |text| text.len() as u64)
@@ -65,7 +65,6 @@ fn hash(place: &[u8], listing: &Listing) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::booking::{Booker, Resource};
     use quickcheck::{TestResult, quickcheck};
 
     fn cursor(micros: i32, id: u128) -> Cursor {

@@ -97,7 +97,7 @@ impl From<Error> for Status {
             Error::Store(error, context) => {
                 let mut answer = of_store(error, context);
                 if let Some(index) = context.index {
-                    answer = answer.with("index", index);
+                    answer = answer.with("index", &index);
                 }
                 answer.into()
             }
@@ -121,15 +121,15 @@ fn of_store(error: store::Error, context: Context) -> Answer {
         )
         .precondition(&resource, "the slot, or part of it, is taken")
         .with("resource", &resource)
-        .with("conflict", by)
-        .with("conflict_start_time", encode::timestamp(interval.start()))
-        .with("conflict_end_time", encode::timestamp(interval.end())),
+        .with("conflict", &by)
+        .with("conflict_start_time", &encode::timestamp(interval.start()))
+        .with("conflict_end_time", &encode::timestamp(interval.end())),
         E::NotFound(id) => Answer::new(Code::NotFound, ErrorReason::BookingNotFound, message)
             .resource(id)
-            .with("name", id),
+            .with("name", &id),
         E::EtagMismatch(id) => Answer::new(Code::Aborted, ErrorReason::EtagMismatch, message)
             .never_retry()
-            .with("name", id),
+            .with("name", &id),
         E::InvalidState { id, state } => invalid_state(id, &state),
         E::InvalidInterval(reason) => invalid_fields(half_interval(context.start_given, reason)),
         E::RequestIdReused(_) => reused(context.request_id),
@@ -183,7 +183,7 @@ fn invalid_fields(violations: Violations) -> Answer {
     )
     .violations(kept);
     if left_off > 0 {
-        answer = answer.with("violations_left_off", left_off);
+        answer = answer.with("violations_left_off", &left_off);
     }
     answer
 }
@@ -204,9 +204,9 @@ fn invalid_state(id: BookingId, state: &State) -> Answer {
         }
     };
     Answer::new(Code::FailedPrecondition, reason, &message)
-        .precondition(id, &message)
-        .with("name", id)
-        .with("state", name)
+        .precondition(&id, &message)
+        .with("name", &id)
+        .with("state", &name)
 }
 
 fn reused(request_id: Option<RequestId>) -> Answer {
@@ -216,7 +216,7 @@ fn reused(request_id: Option<RequestId>) -> Answer {
         "the request_id was used for another request: take a new UUID",
     );
     match request_id {
-        Some(id) => answer.with("request_id", id),
+        Some(id) => answer.with("request_id", &id),
         None => answer,
     }
 }
@@ -234,7 +234,7 @@ fn internal(source: &(dyn StdError + 'static)) -> Answer {
         ErrorReason::Internal,
         format!("internal error: the service's log has more under {incident}"),
     )
-    .with("incident", incident)
+    .with("incident", &incident)
 }
 
 /// An error and all that led to it.

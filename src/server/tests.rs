@@ -380,3 +380,33 @@ async fn connections_above_the_limit_wait_for_one_to_close() {
         .expect("its turn");
     assert!(answer.expect("no panic").starts_with("HTTP/1.1 200"));
 }
+
+#[tokio::test]
+async fn an_old_connection_takes_no_new_calls_and_finishes_its_own() {
+    let server = start(Options {
+        connection_age_max: Duration::from_millis(100),
+        connections_max: 1,
+        ..Options::default()
+    })
+    .await;
+    let channel = server.channel().await;
+    assert_eq!(get(channel, "slow").await.expect("an answer"), "slow");
+    // Only one may be open: this one is served because the old one is gone.
+    let next = timeout(Duration::from_secs(5), server.get("fine")).await;
+    assert_eq!(next.expect("its turn").expect("an answer"), "fine");
+}
+
+#[tokio::test]
+async fn calls_above_the_limit_of_a_connection_wait_their_turn() {
+    let server = start(Options {
+        streams_per_connection_max: 1,
+        ..Options::default()
+    })
+    .await;
+    let channel = server.channel().await;
+    assert!(get(channel.clone(), "fine").await.is_ok());
+    let begin = Instant::now();
+    let (one, other) = tokio::join!(get(channel.clone(), "slow"), get(channel, "slow"));
+    assert!(one.is_ok() && other.is_ok());
+    assert!(begin.elapsed() >= Duration::from_millis(600));
+}

@@ -117,3 +117,66 @@ async fn the_request_id_of_the_client_is_answered() {
     let response = edge.oneshot(request).await.expect("an answer");
     assert_eq!(response.headers()[REQUEST_ID], "mine-7");
 }
+
+/// What is logged, by whichever test.
+#[derive(Clone, Default)]
+struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_call_is_one_line_in_the_log_however_it_ends() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    // For the whole process: with one for this thread alone, tests on other threads would decide
+    // which spans are enabled.
+    tracing::subscriber::set_global_default(subscriber).expect("no other test logs");
+
+    let request = |id| {
+        let mut request = http::Request::new(Body::empty());
+        let id = http::HeaderValue::from_static(id);
+        request.headers_mut().insert(REQUEST_ID, id);
+        request
+    };
+    let layer = EdgeLayer::new(Limits::default());
+    let mut fine_one = layer.layer(service_fn(|_| async { fine() }));
+    let _ = fine_one.call(request("logged-1")).await;
+    let mut failing = layer.layer(service_fn(|_| async {
+        Ok(refused(store::Error::DeadlineExceeded))
+    }));
+    let _ = failing.call(request("logged-2")).await;
+    let mut abandoned = layer.layer(service_fn(|_| std::future::pending::<Answer>()));
+    drop(abandoned.call(request("logged-3")));
+
+    let text = String::from_utf8(lines.0.lock().expect("no panic").clone()).expect("text");
+    let logged: Vec<_> = text
+        .lines()
+        .filter(|line| line.contains("logged-"))
+        .collect();
+    let expected = [
+        (" INFO ", "logged-1", "code=Ok"),
+        (
+            " WARN ",
+            "logged-2",
+            "code=DeadlineExceeded reason=\"DEADLINE_EXCEEDED\"",
+        ),
+        (" INFO ", "logged-3", "code=Cancelled"),
+    ];
+    assert_eq!(logged.len(), expected.len(), "{logged:?}");
+    for (line, (level, id, what)) in logged.into_iter().zip(expected) {
+        let parts = [level, id, what, "method=", "duration_ms="];
+        assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+    }
+}

@@ -1,4 +1,4 @@
-//! CreateBooking and BatchCreateBookings.
+//! `CreateBooking` and `BatchCreateBookings`.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,14 +21,14 @@ pub(in super::super) struct Create {
     pub(in super::super) request_id: Option<RequestId>,
 }
 
-/// CreateBooking.
+/// `CreateBooking`.
 pub(in super::super) fn create(request: pb::CreateBookingRequest) -> Result<Create, Violations> {
     let mut violations = Violations::default();
     let create = member(&mut violations, request);
     violations.finish(create)
 }
 
-/// BatchCreateBookings: valid members, no two of them rivals or under the same id.
+/// `BatchCreateBookings`: valid members, no two of them rivals or under the same id.
 pub(in super::super) fn create_batch(
     request: pb::BatchCreateBookingsRequest,
 ) -> Result<Vec<Create>, Violations> {

@@ -24,14 +24,14 @@ pub(super) struct Target {
     pub(super) expected: Option<Revision>,
 }
 
-/// GetBooking.
+/// `GetBooking`.
 pub(super) fn get(request: &pb::GetBookingRequest) -> Result<BookingId, Violations> {
     let mut violations = Violations::default();
     let id = name(&mut violations, "name", &request.name);
     violations.finish(id)
 }
 
-/// BatchGetBookings. A name may come twice.
+/// `BatchGetBookings`. A name may come twice.
 pub(super) fn get_batch(
     request: &pb::BatchGetBookingsRequest,
 ) -> Result<Vec<BookingId>, Violations> {
@@ -46,17 +46,17 @@ pub(super) fn get_batch(
     violations.finish(Some(ids))
 }
 
-/// DeleteBooking.
+/// `DeleteBooking`.
 pub(super) fn delete(request: &pb::DeleteBookingRequest) -> Result<Target, Violations> {
     target(&request.name, &request.etag)
 }
 
-/// ConfirmBooking.
+/// `ConfirmBooking`.
 pub(super) fn confirm(request: &pb::ConfirmBookingRequest) -> Result<Target, Violations> {
     target(&request.name, &request.etag)
 }
 
-/// CancelBooking.
+/// `CancelBooking`.
 pub(super) fn cancel(
     request: pb::CancelBookingRequest,
 ) -> Result<(Target, CancelReason), Violations> {

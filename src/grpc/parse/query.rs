@@ -1,4 +1,4 @@
-//! ListBookings and QueryAvailability.
+//! `ListBookings` and `QueryAvailability`.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ use super::super::status::Error;
 use super::super::violations::Violations;
 use super::{instant, interval, length};
 
-/// ListBookings.
+/// `ListBookings`.
 pub(in super::super) fn listing(request: pb::ListBookingsRequest) -> Result<Listing, Error> {
     let mut violations = Violations::default();
     let page_size = violations.check("page_size", page_size(request.page_size));
@@ -58,7 +58,7 @@ pub(in super::super) struct Availability {
     pub(in super::super) search: Option<SlotSearch>,
 }
 
-/// QueryAvailability.
+/// `QueryAvailability`.
 pub(in super::super) fn availability(
     request: pb::QueryAvailabilityRequest,
 ) -> Result<Availability, Violations> {

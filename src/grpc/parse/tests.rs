@@ -1,5 +1,7 @@
 //! Requests, broken in every way at once, and the violations that come of it.
 
+#![expect(clippy::unnecessary_wraps, reason = "fields of messages are optional")]
+
 use std::collections::BTreeSet;
 
 use quickcheck::quickcheck;
@@ -90,11 +92,11 @@ fn booking_of(request: &mut pb::CreateBookingRequest) -> &mut pb::Booking {
 
 const CREATE: [Breakage<pb::CreateBookingRequest>; 7] = [
     ("booking.resource", |it| {
-        booking_of(it).resource = " x".into()
+        booking_of(it).resource = " x".into();
     }),
     ("booking.start_time", |it| booking_of(it).start_time = None),
     ("booking.end_time", |it| {
-        booking_of(it).end_time = at(i64::MAX)
+        booking_of(it).end_time = at(i64::MAX);
     }),
     ("booking.booked_by", |it| booking_of(it).booked_by.clear()),
     ("booking.note", |it| booking_of(it).note = "\0".into()),
@@ -159,19 +161,19 @@ fn updated(request: &mut pb::UpdateBookingRequest) -> &mut pb::Booking {
 const UPDATE: [Breakage<pb::UpdateBookingRequest>; 7] = [
     ("booking.name", |it| updated(it).name = NAME.to_uppercase()),
     ("booking.resource", |it| {
-        updated(it).resource = "x".repeat(256)
+        updated(it).resource = "x".repeat(256);
     }),
     ("booking.start_time", |it| {
-        updated(it).start_time = at(i64::MIN)
+        updated(it).start_time = at(i64::MIN);
     }),
     ("booking.end_time", |it| {
         updated(it).end_time = Some(prost_types::Timestamp {
             seconds: 60,
             nanos: -1,
-        })
+        });
     }),
     ("booking.booked_by", |it| {
-        updated(it).booked_by = "\t".into()
+        updated(it).booked_by = "\t".into();
     }),
     ("booking.note", |it| updated(it).note = "x".repeat(1_025)),
     ("update_mask", |it| {
@@ -182,7 +184,7 @@ const UPDATE: [Breakage<pb::UpdateBookingRequest>; 7] = [
             "booked_by",
             "note",
             "etag",
-        ])
+        ]);
     }),
 ];
 

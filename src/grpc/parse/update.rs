@@ -1,4 +1,4 @@
-//! UpdateBooking, with the field mask rules of AIP-134.
+//! `UpdateBooking`, with the field mask rules of AIP-134.
 
 use crate::booking::{
     Booker, BookingId, Change, Interval, InvalidInterval, Note, Resource, Revision,
@@ -21,7 +21,7 @@ pub(in super::super) struct Update {
     pub(in super::super) mode: Mode,
 }
 
-/// UpdateBooking.
+/// `UpdateBooking`.
 pub(in super::super) fn update(request: pb::UpdateBookingRequest) -> Result<Update, Violations> {
     let mut violations = Violations::default();
     let mask = Mask::parse(&mut violations, request.update_mask);
