@@ -76,7 +76,8 @@ create() {
 # update BOOKING PATH: the booking's members, and the fields to change, as `a,b`. grpcurl takes
 # a field mask as an object or, in other versions, as the string that the JSON mapping prescribes.
 update() {
-  local object="{\"paths\":[\"${2//,/\",\"}\"]}"
+  local between='","'
+  local object="{\"paths\":[\"${2//,/$between}\"]}"
   booking UpdateBooking "{\"booking\":{$1},\"updateMask\":$object}"
   if grep -q 'error getting request data' "$scratch/last.err"; then
     booking UpdateBooking "{\"booking\":{$1},\"updateMask\":\"${2//_t/T}\"}"
