@@ -8,10 +8,11 @@ use std::net::SocketAddr;
 use tokio::runtime::Runtime;
 
 use crate::config::{
-    Command, DatabaseOptions, LogOptions, MigrateOptions, SchemaCommand, SqlDialect,
+    Command, DatabaseOptions, LogOptions, MaintainOptions, MigrateOptions, RetentionOptions,
+    SchemaCommand, SqlDialect,
 };
 use crate::db::{self, Database, Dialect, Target};
-use crate::store::schema;
+use crate::store::{maintain, schema};
 use crate::{server, telemetry};
 
 /// Why a command failed: one line, which says what to do.
@@ -34,6 +35,9 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// Purging failed.
+    #[error("could not purge: {0}; run it again, what was purged stays so")]
+    Maintain(#[from] tokio_postgres::Error),
     /// The server failed, or did not stop as it should.
     #[error(transparent)]
     Server(#[from] server::Error),
@@ -54,6 +58,7 @@ impl Error {
             Self::Database(_)
             | Self::Schema(_)
             | Self::Listen { .. }
+            | Self::Maintain(_)
             | Self::Server(_)
             | Self::SecondSignal
             | Self::System(_) => 1,
@@ -72,6 +77,7 @@ pub fn run(command: Command) -> Result<(), Error> {
         match command {
             Command::Serve(options) => serve::serve(options).await,
             Command::Migrate(options) => migrate(options).await,
+            Command::Maintain(options) => maintain(&options).await,
             Command::Schema(SchemaCommand::Drop(options)) => drop_all(&options.database).await,
         }
     });
@@ -84,6 +90,7 @@ fn log_options(command: &Command) -> &LogOptions {
     match command {
         Command::Serve(options) => &options.log,
         Command::Migrate(options) => &options.log,
+        Command::Maintain(options) => &options.log,
         Command::Schema(SchemaCommand::Drop(options)) => &options.log,
     }
 }
@@ -107,6 +114,35 @@ async fn migrate(options: MigrateOptions) -> Result<(), Error> {
     migrated?;
     tracing::info!("the schema is as this program expects it");
     Ok(())
+}
+
+async fn maintain(options: &MaintainOptions) -> Result<(), Error> {
+    let database = open(&options.database).await?;
+    let maintained = maintain_once(&database, &options.retention).await;
+    database.close().await?;
+    maintained
+}
+
+async fn maintain_once(database: &Database, retention: &RetentionOptions) -> Result<(), Error> {
+    schema::check(database).await?;
+    let client = database.connect().await?;
+    match maintain::run(&client, &purge_options(retention)).await? {
+        Some(purged) => {
+            let maintain::Purged {
+                guards,
+                expired_holds,
+            } = purged;
+            tracing::info!(guards, expired_holds, "purged");
+        }
+        None => tracing::info!("somebody else is purging: there is nothing to do"),
+    }
+    Ok(())
+}
+
+fn purge_options(retention: &RetentionOptions) -> maintain::Options {
+    maintain::Options {
+        expired_holds_kept: retention.expired_holds_kept,
+    }
 }
 
 async fn drop_all(options: &DatabaseOptions) -> Result<(), Error> {

@@ -36,6 +36,8 @@ pub enum Command {
     Serve(ServeOptions),
     /// Create or update the schema, and the role that `serve` needs.
     Migrate(MigrateOptions),
+    /// Purge what nobody needs any more, once: old guards, and holds that ran out long ago.
+    Maintain(MaintainOptions),
     /// Work on the schema as a whole.
     #[command(subcommand)]
     Schema(SchemaCommand),
@@ -206,6 +208,75 @@ pub struct ServeOptions {
     /// Most database connections at a time.
     #[arg(long, env = "BOOKING_POOL_SIZE", value_name = "COUNT", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub pool_size: u32,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would replace the command's own help"
+    )]
+    pub lanes: LaneArgs,
+
+    /// How often to purge what nobody needs any more, one replica at a time; 0s: never.
+    #[arg(long, env = "BOOKING_PURGE_INTERVAL", value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    pub purge_interval: Duration,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would replace the command's own help"
+    )]
+    pub retention: RetentionOptions,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would replace the command's own help"
+    )]
+    pub log: LogOptions,
+}
+
+/// How creates share transactions.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Group commit")]
+pub struct LaneArgs {
+    /// Lanes that creates pass through; each has one transaction in flight.
+    #[arg(long, env = "BOOKING_LANES", value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub lanes: u16,
+
+    /// Most bookings in one transaction.
+    #[arg(long, env = "BOOKING_BATCH_SIZE", value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=500))]
+    pub batch_size: u16,
+
+    /// Most creates that wait in one lane; the ones beyond are answered RESOURCE_EXHAUSTED.
+    #[arg(long, env = "BOOKING_QUEUE_LENGTH", value_name = "COUNT", default_value_t = 2_048, value_parser = clap::value_parser!(u16).range(1..))]
+    pub queue_length: u16,
+}
+
+/// How long to keep what can be purged.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Maintenance")]
+pub struct RetentionOptions {
+    /// How long the record of a hold is kept after it ran out.
+    #[arg(long, env = "BOOKING_EXPIRED_HOLDS_KEPT", value_name = "DURATION", default_value = "7d", value_parser = duration)]
+    pub expired_holds_kept: Duration,
+}
+
+/// Options of `maintain`.
+#[derive(Args, Clone, Debug)]
+pub struct MaintainOptions {
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would replace the command's own help"
+    )]
+    pub retention: RetentionOptions,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would replace the command's own help"
+    )]
+    pub database: DatabaseOptions,
 
     #[command(flatten)]
     #[expect(

@@ -148,7 +148,7 @@ mod tests {
             let (window, bookings) = scene(offset, &steps);
             let (length, step) = (1 + i64::from(length % 12), 1 + i64::from(step % 9));
             let found = Availability::new(window, bookings.clone(), SlotSearch::new(length, step));
-            let expected: Vec<_> = (0..100 / step + 1)
+            let expected: Vec<_> = (0..=(100 / step))
                 .map(|n| n * step)
                 .filter(|start| start + length <= 100)
                 .map(|start| interval(start, start + length))

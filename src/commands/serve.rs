@@ -1,23 +1,20 @@
 //! `serve`: from the options to a running server, and to its end.
 
 use std::convert::Infallible;
-use std::time::Duration;
+use std::future::pending;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::config::ServeOptions;
+use crate::config::{LaneArgs, ServeOptions};
 use crate::db::{Database, PoolOptions};
 use crate::grpc::Limits;
 use crate::server::{self, Shutdown};
-use crate::store::{LaneOptions, STATEMENTS, Store, maintain, schema};
+use crate::store::{LaneOptions, STATEMENTS, Store, schema};
 
 use super::{Error, open};
-
-/// How often what nobody needs any more is purged.
-const PURGE_INTERVAL: Duration = Duration::from_hours(1);
 
 /// Serves until SIGTERM or SIGINT.
 pub(super) async fn serve(options: ServeOptions) -> Result<(), Error> {
@@ -46,7 +43,7 @@ async fn serve_from(
         size: options.pool_size,
     };
     let pool = database.pool(pool_options, STATEMENTS);
-    let store = Store::new(pool, LaneOptions::default());
+    let store = Store::new(pool, lane_options(&options.lanes));
     // Until here a signal simply ends the process.
     let mut signals = Signals::new()?;
     let (stop, stopped) = oneshot::channel();
@@ -58,7 +55,7 @@ async fn serve_from(
     tokio::select! {
         served = server::run(listener, store, server_options(options), shutdown) => Ok(served?),
         _ = second_signal => Err(Error::SecondSignal),
-        never = purge_now_and_then(database) => match never {},
+        never = purge_now_and_then(database, options) => match never {},
     }
 }
 
@@ -99,23 +96,25 @@ impl Signals {
     }
 }
 
+fn lane_options(lanes: &LaneArgs) -> LaneOptions {
+    LaneOptions {
+        lanes: lanes.lanes.into(),
+        batch_max: lanes.batch_size.into(),
+        queue_max: lanes.queue_length.into(),
+    }
+}
+
 /// Purges what nobody needs any more, for ever. Nothing depends on it.
-async fn purge_now_and_then(database: &Database) -> Infallible {
-    let mut ticks = interval(PURGE_INTERVAL);
+async fn purge_now_and_then(database: &Database, options: &ServeOptions) -> Infallible {
+    if options.purge_interval.is_zero() {
+        return pending().await;
+    }
+    let mut ticks = interval(options.purge_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let client = match database.connect().await {
-            Ok(client) => client,
-            Err(error) => {
-                tracing::warn!(%error, "cannot purge now: it is tried again in an hour");
-                continue;
-            }
-        };
-        match maintain::run(&client, &maintain::Options::default()).await {
-            Ok(Some(purged)) => tracing::debug!(?purged, "purged"),
-            Ok(None) => tracing::debug!("another replica purges"),
-            Err(error) => tracing::warn!(%error, "cannot purge now: it is tried again in an hour"),
+        if let Err(error) = super::maintain_once(database, &options.retention).await {
+            tracing::warn!(%error, "cannot purge now: it is tried again in a while");
         }
     }
 }

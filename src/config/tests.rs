@@ -11,7 +11,9 @@ fn parse(line: &str) -> Result<Command, clap::Error> {
 fn serve(line: &str) -> ServeOptions {
     match parse(line).unwrap() {
         Command::Serve(options) => options,
-        other => panic!("not serve: {other:?}"),
+        other @ (Command::Migrate(_) | Command::Maintain(_) | Command::Schema(_)) => {
+            panic!("not serve: {other:?}")
+        }
     }
 }
 
@@ -52,10 +54,11 @@ fn the_defaults_are_the_documented_ones() {
 
 #[test]
 fn database_options_are_valid_with_every_command() {
-    for line in ["serve", "migrate", "schema drop --yes"] {
+    for line in ["serve", "migrate", "maintain", "schema drop --yes"] {
         let command = parse(&format!("booking-service {line} --data-dir /d")).unwrap();
         let (Command::Serve(ServeOptions { database, .. })
         | Command::Migrate(MigrateOptions { database, .. })
+        | Command::Maintain(MaintainOptions { database, .. })
         | Command::Schema(SchemaCommand::Drop(DropOptions { database, .. }))) = command;
         assert_eq!(database.data_dir, Some("/d".into()));
     }

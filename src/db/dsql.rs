@@ -162,7 +162,10 @@ impl Connector {
                     signed_again = true;
                     self.signer.forget_credentials().await;
                 }
-                refusal => return Err(self.explain(&refusal, error).await),
+                refusal @ (Refusal::WakingUp
+                | Refusal::Expired
+                | Refusal::Denied
+                | Refusal::Other) => return Err(self.explain(&refusal, error).await),
             }
         }
     }

@@ -42,6 +42,7 @@ pub enum Dialect {
 
 /// Where the database is.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Target {
     /// A private PostgreSQL that this process starts.
     Embedded(embedded::Options),
@@ -178,6 +179,7 @@ struct Connector {
     way: Way,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 enum Way {
     Postgres(PostgresConnectionManager<MakeRustlsConnect>),
     Dsql(Box<dsql::Connector>),

@@ -130,7 +130,7 @@ impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
             .field("state", &self.inner.state())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

@@ -84,6 +84,10 @@ impl Signer {
 
     async fn credentials(&self) -> Result<Credentials, Unavailable> {
         let mut cached = self.credentials.lock().await;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "when a credential is to be renewed"
+        )]
         let now = SystemTime::now();
         if let Some(fresh) = cached.as_ref().filter(|cached| now < cached.renew_at) {
             return Ok(fresh.credentials.clone());

@@ -195,9 +195,9 @@ impl Update {
         for row in rows {
             let booking = booking_at(row, 0)?;
             if booking.id == id {
-                own = Some(booking)
+                own = Some(booking);
             } else {
-                blocker = Some(booking)
+                blocker = Some(booking);
             }
         }
         let own = own.ok_or(Error::NotFound(id))?;

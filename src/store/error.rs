@@ -76,6 +76,10 @@ pub enum Error {
 
 impl Error {
     /// The same for another caller who was in the same boat: only the cause is cut to its text.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "what is left never concerns more than one caller"
+    )]
     pub(super) fn for_another(&self) -> Self {
         match self {
             Self::DeadlineExceeded => Self::DeadlineExceeded,

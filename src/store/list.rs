@@ -17,17 +17,14 @@ use crate::db::Pool;
 ///
 /// Where a filter has no index (a window, a state, a second name), rows can be passed over. A page
 /// that has looked at this many ends, short or even empty, and the next begins there.
+///
+/// More than [`PAGE_SIZE_MAX`], so that a page where nothing is passed over is never cut short.
 const SCAN_ROWS_MAX: i64 = 2_000;
-
-const _: () = assert!(
-    SCAN_ROWS_MAX > PAGE_SIZE_MAX as i64,
-    "a page must fit into one scan"
-);
 
 /// The end of every listing: of the rows `s`, in order, those that the filters keep; and of a scan
 /// that was cut short its last row, as the place to go on from.
 ///
-/// `$1`, `$2` the window, `$3` show_cancelled, `$4` the id to go on behind, `$5` rows to scan, `$6`
+/// `$1`, `$2` the window, `$3` `show_cancelled`, `$4` the id to go on behind, `$5` rows to scan, `$6`
 /// rows to return.
 macro_rules! page {
     ($name:literal, $order:literal, $kept:literal, $scan:expr) => {
@@ -99,7 +96,7 @@ macro_rules! longest_before {
     };
 }
 
-/// `$9` booked_by. Blocking bookings of a resource are disjoint, so at most one that starts before
+/// `$9` `booked_by`. Blocking bookings of a resource are disjoint, so at most one that starts before
 /// the window reaches into it.
 pub(super) const BY_RESOURCE: &str = page!(
     "list_by_resource",

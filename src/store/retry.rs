@@ -128,7 +128,9 @@ async fn pause_without_connection(
         Before::Nothing => Some(match error {
             // All connections were busy until then.
             db::Error::Timeout { .. } => Error::DeadlineExceeded,
-            error => Error::Unavailable {
+            error @ (db::Error::Configuration(_)
+            | db::Error::Unavailable(_)
+            | db::Error::Embedded(_)) => Error::Unavailable {
                 source: error.into(),
             },
         }),

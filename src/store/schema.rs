@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::error::Cause;
 use super::lease::{self, Lease};
@@ -361,10 +361,14 @@ async fn run(client: &Client, step: &str, statement: &str) -> Result<Option<Stri
     for attempt in 1.. {
         match client.simple_query(statement).await {
             Ok(answers) => {
-                return Ok(answers.iter().find_map(|answer| match answer {
-                    tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-                    _ => None,
-                }));
+                let cell = answers.iter().find_map(|answer| {
+                    if let SimpleQueryMessage::Row(row) = answer {
+                        row.get(0).map(str::to_owned)
+                    } else {
+                        None
+                    }
+                });
+                return Ok(cell);
             }
             Err(error) if attempt < ATTEMPTS_MAX && passing(&error) => sleep(ATTEMPT_PAUSE).await,
             Err(error) => return Err(failed(step, error)),

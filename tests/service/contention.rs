@@ -127,7 +127,11 @@ fn creates_at_once_on_two_replicas_never_overlap() {
     block_on(async {
         let house = House::new().await;
         let replicas = [house.start().await, house.start().await];
-        creates_at_once(&replicas.each_ref().map(|replica| replica.client()), &house).await;
+        creates_at_once(
+            &replicas.each_ref().map(super::harness::Instance::client),
+            &house,
+        )
+        .await;
     });
 }
 
@@ -136,7 +140,11 @@ fn reschedules_at_once_on_two_replicas_never_overlap() {
     block_on(async {
         let house = House::new().await;
         let replicas = [house.start().await, house.start().await];
-        reschedules_at_once(&replicas.each_ref().map(|replica| replica.client()), &house).await;
+        reschedules_at_once(
+            &replicas.each_ref().map(super::harness::Instance::client),
+            &house,
+        )
+        .await;
     });
 }
 
@@ -147,7 +155,7 @@ fn an_independent_witness_sees_no_overlap() {
     block_on(async {
         let house = House::new().await.with_witness().await;
         let replicas = [house.start().await, house.start().await];
-        let clients = replicas.each_ref().map(|replica| replica.client());
+        let clients = replicas.each_ref().map(super::harness::Instance::client);
         creates_at_once(&clients, &house).await;
         reschedules_at_once(&clients, &house).await;
     });
@@ -159,7 +167,7 @@ fn creates_and_reschedules_at_once_never_overlap() {
     block_on(async {
         let house = House::new().await.with_witness().await;
         let replicas = [house.start().await, house.start().await];
-        let clients = replicas.each_ref().map(|replica| replica.client());
+        let clients = replicas.each_ref().map(super::harness::Instance::client);
         for _ in 0..ROUNDS / 2 {
             let resource = fresh("contended");
             let names = parked(&clients[0], &resource, RIVALS / 2).await;
@@ -199,7 +207,7 @@ fn batches_at_once_are_made_whole_or_not_at_all() {
     block_on(async {
         let house = House::new().await.with_witness().await;
         let replicas = [house.start().await, house.start().await];
-        let clients = replicas.each_ref().map(|replica| replica.client());
+        let clients = replicas.each_ref().map(super::harness::Instance::client);
         for _ in 0..ROUNDS {
             let resources: Vec<String> = (0..4).map(|_| fresh("contended")).collect();
             let tasks: Vec<_> = (0..16_i64)

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use booking_service::grpc::Limits;
 use booking_service::{pb, server};
 use tonic::{Code, Status};
+use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_types::StatusExt;
 
 use crate::harness::{House, Instance, block_on, booking, create, fresh, hold, minute, reason_of};
 
-/// What every error has: its code, one ErrorInfo with domain and reason, and each other detail once.
+/// What every error has: its code, one `ErrorInfo` with domain and reason, and each other detail once.
 fn assert_error(status: &Status, code: Code, reason: &str) {
     assert_eq!(status.code(), code, "{status:?}");
     let info = status.get_details_error_info().expect("an ErrorInfo");
@@ -389,7 +390,6 @@ fn a_database_out_of_reach_is_unavailable_and_readiness_tells() {
                 .into_inner()
                 .status()
         };
-        use tonic_health::pb::health_check_response::ServingStatus;
         assert_eq!(check("").await, ServingStatus::Serving);
         assert_eq!(check("liveness").await, ServingStatus::Serving);
         assert_eq!(check("readiness").await, ServingStatus::NotServing);

@@ -1,8 +1,7 @@
 //! What the tests stand on: a real PostgreSQL, a database for each test, real sockets.
 
 use std::future::Future;
-use std::sync::{LazyLock, Mutex};
-use std::time::Duration;
+use std::sync::LazyLock;
 
 use booking_service::db::Database;
 use booking_service::pb;
@@ -13,7 +12,6 @@ use prost_types::Timestamp;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{OnceCell, oneshot};
-use tokio::task::JoinHandle;
 use tonic::Status;
 use tonic::transport::Channel;
 use tonic_types::StatusExt;
@@ -131,12 +129,10 @@ impl House {
     }
 }
 
-/// A running service.
+/// A running service. It stops when this value is dropped.
 pub(crate) struct Instance {
-    address: std::net::SocketAddr,
     channel: Channel,
-    stop: Mutex<Option<oneshot::Sender<Shutdown>>>,
-    serving: Mutex<Option<JoinHandle<Result<(), server::Error>>>>,
+    _stop: oneshot::Sender<Shutdown>,
 }
 
 impl Instance {
@@ -147,19 +143,13 @@ impl Instance {
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel();
         let shutdown = async { stopped.await.unwrap_or(Shutdown::Interrupted) };
-        let serving = tokio::spawn(server::run(listener, store, options, shutdown));
+        tokio::spawn(server::run(listener, store, options, shutdown));
         let endpoint = Channel::from_shared(format!("http://{address}")).expect("a URI");
         let channel = endpoint.connect().await.expect("connected");
         Self {
-            address,
             channel,
-            stop: Mutex::new(Some(stop)),
-            serving: Mutex::new(Some(serving)),
+            _stop: stop,
         }
-    }
-
-    pub(crate) fn address(&self) -> std::net::SocketAddr {
-        self.address
     }
 
     pub(crate) fn channel(&self) -> Channel {
@@ -168,21 +158,6 @@ impl Instance {
 
     pub(crate) fn client(&self) -> Client {
         BookingServiceClient::new(self.channel.clone())
-    }
-
-    /// Tells it to stop.
-    pub(crate) fn stop(&self, why: Shutdown) {
-        let stop = self.stop.lock().unwrap().take();
-        let _ = stop.expect("stopped once").send(why);
-    }
-
-    /// Waits until it has stopped.
-    pub(crate) async fn stopped(&self) -> Result<(), server::Error> {
-        let serving = self.serving.lock().unwrap().take().expect("awaited once");
-        tokio::time::timeout(Duration::from_secs(60), serving)
-            .await
-            .expect("stopped")
-            .expect("ran")
     }
 }
 

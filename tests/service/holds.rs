@@ -133,7 +133,8 @@ fn of_confirmation_and_the_taker_of_an_expired_slot_one_wins() {
         let replicas = [house.start().await, house.start().await];
         let tasks: Vec<_> = (0..120_u64)
             .map(|number| {
-                let [mut holder, mut rival] = replicas.each_ref().map(|replica| replica.client());
+                let [mut holder, mut rival] =
+                    replicas.each_ref().map(super::harness::Instance::client);
                 tokio::spawn(async move {
                     let resource = fresh("raced");
                     let held = holder
@@ -181,7 +182,7 @@ fn of_two_takers_of_an_expired_slot_one_wins() {
         let house = House::new().await.with_witness().await;
         let replicas = [house.start().await, house.start().await];
         for _ in 0..40 {
-            let [mut one, mut two] = replicas.each_ref().map(|replica| replica.client());
+            let [mut one, mut two] = replicas.each_ref().map(super::harness::Instance::client);
             let resource = fresh("raced");
             let held = one
                 .create_booking(hold(booking(&resource, 0, 60), 60))
@@ -194,7 +195,7 @@ fn of_two_takers_of_an_expired_slot_one_wins() {
                 two.create_booking(create(booking(&resource, 20, 90))),
             );
             assert_eq!(
-                first.is_ok() as u8 + second.is_ok() as u8,
+                u8::from(first.is_ok()) + u8::from(second.is_ok()),
                 1,
                 "{first:?} {second:?}"
             );
@@ -239,7 +240,7 @@ fn cancelling_and_confirming_at_once_ends_cancelled() {
         let house = House::new().await;
         let replicas = [house.start().await, house.start().await];
         for _ in 0..40 {
-            let [mut one, mut two] = replicas.each_ref().map(|replica| replica.client());
+            let [mut one, mut two] = replicas.each_ref().map(super::harness::Instance::client);
             let held = one
                 .create_booking(hold(booking(&fresh("raced"), 0, 60), 60))
                 .await;

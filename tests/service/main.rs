@@ -1,5 +1,7 @@
 //! The service, tested through its front door: real sockets, a real PostgreSQL.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 mod contention;
 mod errors;
 mod harness;

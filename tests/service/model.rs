@@ -101,9 +101,9 @@ impl Arbitrary for Step {
                 wish: Wish::arbitrary(g),
                 validate_only,
             },
-            7..=8 => Self::BatchCreate((0..1 + which % 4).map(|_| Wish::arbitrary(g)).collect()),
+            7..=8 => Self::BatchCreate((0..=(which % 4)).map(|_| Wish::arbitrary(g)).collect()),
             9 => Self::Get(which),
-            10 => Self::BatchGet((0..1 + which % 3).map(|_| u8::arbitrary(g)).collect()),
+            10 => Self::BatchGet((0..=(which % 3)).map(|_| u8::arbitrary(g)).collect()),
             11..=14 => Self::Update {
                 which,
                 change: Wish::arbitrary(g),
@@ -344,7 +344,7 @@ impl Run {
                 .request
                 .map_or_else(String::new, |id| self.request_id(id)),
             validate_only,
-            hold_ttl: wish.hold.then(|| prost_types::Duration {
+            hold_ttl: wish.hold.then_some(prost_types::Duration {
                 seconds: HOLD_SECONDS,
                 nanos: 0,
             }),
@@ -800,6 +800,7 @@ fn same<T: PartialEq + std::fmt::Debug>(expected: &T, found: &T) -> Result<(), S
 
 #[test]
 fn random_sequences_of_calls_answer_as_the_model_does() {
+    #[expect(clippy::needless_pass_by_value, reason = "as quickcheck calls it")]
     fn holds(steps: Steps) -> Result<bool, String> {
         block_on(async {
             let house = House::shared().await;

@@ -49,9 +49,9 @@ fn a_walk_returns_what_stays_unchanged_exactly_once() {
         for number in 0..120 {
             let name = make(&mut client, &resource, number * 10).await;
             if number % 3 == 0 {
-                fickle.push(name)
+                fickle.push(name);
             } else {
-                unchanged.push(name)
+                unchanged.push(name);
             }
         }
         // While one walks, another deletes some, moves some, and makes new ones.

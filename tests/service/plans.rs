@@ -1,6 +1,7 @@
 //! What a statement costs: each runs along an index, whatever the size of the table.
 
 use booking_service::store::STATEMENTS;
+use tokio_postgres::SimpleQueryMessage;
 
 use crate::harness::{House, block_on};
 
@@ -74,9 +75,12 @@ async fn explain(client: &tokio_postgres::Client, sql: &str) -> String {
     let answer = client.simple_query(sql).await.expect("explained");
     let lines: Vec<String> = answer
         .into_iter()
-        .filter_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-            _ => None,
+        .filter_map(|message| {
+            if let SimpleQueryMessage::Row(row) = message {
+                row.get(0).map(str::to_owned)
+            } else {
+                None
+            }
         })
         .collect();
     lines.join("\n")

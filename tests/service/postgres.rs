@@ -92,12 +92,11 @@ impl Wire {
         let database = Database::open(&Target::Postgres(options))
             .await
             .expect("it lets us in");
-        let _at_the_end = broken.clone().drop_guard();
         Self {
             database,
             to_lose,
+            _at_the_end: broken.clone().drop_guard(),
             broken,
-            _at_the_end,
             _socket_dir: socket_dir,
         }
     }
