@@ -1,6 +1,8 @@
 //! The private PostgreSQL: its data outlives it, and it never outlives its owner.
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -195,7 +197,8 @@ async fn root_is_told_of_a_directory_that_the_server_cannot_enter() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    let closed = tempfile::tempdir().unwrap();
+    let closed = temp_dir();
+    std::fs::set_permissions(closed.path(), Permissions::from_mode(0o700)).unwrap();
     let error = Server::start(&Options::new(closed.path().join("data")))
         .await
         .unwrap_err();
