@@ -1,3 +1,22 @@
 //! Parses the command line and calls the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+use booking_service::commands;
+use booking_service::config::Cli;
+
+fn main() -> ExitCode {
+    match commands::run(Cli::from_process()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[expect(
+                clippy::print_stderr,
+                reason = "to whoever started it, logs or no logs"
+            )]
+            {
+                eprintln!("error: {error}");
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What the program can be asked to do: serve, and look after the schema.
+
+mod serve;
+
+use std::io::{self, Write, stdout};
+use std::net::SocketAddr;
+
+use tokio::runtime::Runtime;
+
+use crate::config::{
+    Command, DatabaseOptions, LogOptions, MigrateOptions, SchemaCommand, SqlDialect,
+};
+use crate::db::{self, Database, Dialect, Target};
+use crate::store::schema;
+use crate::{server, telemetry};
+
+/// Why a command failed: one line, which says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The log filter is not one.
+    #[error("--log: {0}")]
+    LogFilter(#[from] tracing_subscriber::filter::ParseError),
+    /// There is no database to work with.
+    #[error(transparent)]
+    Database(#[from] db::Error),
+    /// The schema is not as it should be.
+    #[error(transparent)]
+    Schema(#[from] schema::Error),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; choose another with --listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The server failed, or did not stop as it should.
+    #[error(transparent)]
+    Server(#[from] server::Error),
+    /// A second signal came before the calls in flight were finished.
+    #[error("a second signal: calls in flight were cut off")]
+    SecondSignal,
+    /// The operating system would not do something.
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+impl Error {
+    /// The exit code of the process: 2 if it was asked for something impossible, else 1.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::LogFilter(_) | Self::Database(db::Error::Configuration(_)) => 2,
+            Self::Database(_)
+            | Self::Schema(_)
+            | Self::Listen { .. }
+            | Self::Server(_)
+            | Self::SecondSignal
+            | Self::System(_) => 1,
+        }
+    }
+}
+
+/// Does what the command says, to its end.
+///
+/// # Errors
+/// [`Error`], to be shown to whoever started the program.
+pub fn run(command: Command) -> Result<(), Error> {
+    telemetry::init(log_options(&command))?;
+    let runtime = Runtime::new()?;
+    let result = runtime.block_on(async {
+        match command {
+            Command::Serve(options) => serve::serve(options).await,
+            Command::Migrate(options) => migrate(options).await,
+            Command::Schema(SchemaCommand::Drop(options)) => drop_all(&options.database).await,
+        }
+    });
+    // Whatever still runs was cut off already, or matters to nobody.
+    runtime.shutdown_background();
+    result
+}
+
+fn log_options(command: &Command) -> &LogOptions {
+    match command {
+        Command::Serve(options) => &options.log,
+        Command::Migrate(options) => &options.log,
+        Command::Schema(SchemaCommand::Drop(options)) => &options.log,
+    }
+}
+
+async fn migrate(options: MigrateOptions) -> Result<(), Error> {
+    let schema_options = schema::Options {
+        serve_role: Some(options.serve_role),
+        iam_roles: options.iam_roles,
+    };
+    if let Some(dialect) = options.print {
+        let dialect = match dialect {
+            SqlDialect::Dsql => Dialect::Dsql,
+            SqlDialect::Postgresql => Dialect::Postgres,
+        };
+        let script = schema::script(dialect, &schema_options);
+        return Ok(stdout().write_all(script.as_bytes())?);
+    }
+    let database = open(&options.database).await?;
+    let migrated = schema::migrate(&database, &schema_options).await;
+    database.close().await?;
+    migrated?;
+    tracing::info!("the schema is as this program expects it");
+    Ok(())
+}
+
+async fn drop_all(options: &DatabaseOptions) -> Result<(), Error> {
+    let database = open(options).await?;
+    let dropped = schema::drop_all(&database).await;
+    database.close().await?;
+    dropped?;
+    tracing::info!("the schema and all bookings are gone");
+    Ok(())
+}
+
+async fn open(options: &DatabaseOptions) -> Result<Database, Error> {
+    let database = Database::open(&Target::from_options(options)?).await?;
+    tracing::info!(database = database.describe(), "connected");
+    Ok(database)
+}

@@ -1,0 +1,188 @@
+//! Puts the service together: serves on a socket until it is told to stop, then drains.
+
+mod connections;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt};
+use http_body_util::{BodyStream, StreamBody};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::body::Body;
+use tonic::service::LayerExt;
+use tonic::transport::Server;
+use tower::util::MapRequestLayer;
+
+use crate::grpc::{EdgeLayer, Health, Limits, Service, stamp_arrival};
+use crate::pb;
+use crate::pb::booking_service_server::{BookingService, BookingServiceServer};
+use crate::store::{self, Store};
+
+/// How long an HTTP/2 connection may be silent before it is asked whether it is alive.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
+/// How long it has to answer.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How the server serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// How much the service takes on, and for how long.
+    pub limits: Limits,
+    /// How many connections may be open at once; more wait to be accepted.
+    pub connections_max: usize,
+    /// How many calls one connection may have in flight; more wait with their client.
+    pub streams_per_connection_max: u32,
+    /// How long a connection is used for new calls, so that clients spread over new replicas.
+    pub connection_age_max: Duration,
+    /// How long calls are still taken after readiness is withdrawn, for load balancers to notice.
+    pub drain_delay: Duration,
+    /// How long the calls in flight then get to finish.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            connections_max: 10_000,
+            streams_per_connection_max: 256,
+            connection_age_max: Duration::from_secs(1_800),
+            drain_delay: Duration::from_secs(2),
+            drain_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Why the server is to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shutdown {
+    /// An orchestrator wants it: load balancers are given time to send calls elsewhere.
+    Terminated,
+    /// A person at a terminal wants it: there is nobody to wait for.
+    Interrupted,
+}
+
+/// Why the server did not serve, or did not stop as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The socket cannot be served on.
+    #[error("cannot serve on the socket: {0}")]
+    Socket(#[from] std::io::Error),
+    /// The descriptors of the protos do not fit together.
+    #[error("cannot describe the service for reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The transport gave up.
+    #[error("the transport failed")]
+    Transport(#[from] tonic::transport::Error),
+    /// Calls were still in flight when the time was up.
+    #[error(
+        "calls were still in flight {0:?} after the stop: if they may take that long, raise the drain timeout"
+    )]
+    DrainTimeout(Duration),
+}
+
+/// Serves the store on this socket until `shutdown`, then finishes the calls in flight.
+///
+/// # Errors
+/// [`Error`], of which [`Error::DrainTimeout`] means that calls were cut off.
+pub async fn run(
+    listener: TcpListener,
+    store: Store,
+    options: Options,
+    shutdown: impl Future<Output = Shutdown>,
+) -> Result<(), Error> {
+    let service = Service::server(store.clone());
+    let check = |deadline| {
+        let store = store.clone();
+        async move { store.check(deadline).await }
+    };
+    serve(listener, service, check, store.drain(), options, shutdown).await
+}
+
+/// [`run`], whatever the handler: `check` tells if it is ready, `drain` ends what calls left behind.
+async fn serve<S, C, F>(
+    listener: TcpListener,
+    service: BookingServiceServer<S>,
+    check: C,
+    drain: impl Future<Output = ()>,
+    options: Options,
+    shutdown: impl Future<Output = Shutdown>,
+) -> Result<(), Error>
+where
+    S: BookingService,
+    C: Fn(Instant) -> F,
+    F: Future<Output = Result<(), store::Error>>,
+{
+    let address = listener.local_addr()?;
+    let (stop, stopped) = oneshot::channel::<Infallible>();
+    let stopped = stopped.map(drop).shared();
+    // Reflection is a stream as long as its client likes. Ended from here, so that it does not
+    // hold up the stop.
+    let ending = {
+        let stopped = stopped.clone();
+        MapRequestLayer::new(move |request: http::Request<Body>| {
+            let stopped = stopped.clone();
+            request
+                .map(|body| Body::new(StreamBody::new(BodyStream::new(body).take_until(stopped))))
+        })
+    };
+    let health = Health::new().await;
+    let router = Server::builder()
+        // A connection that has not said a word yet can only be let go in this mode.
+        .accept_http1(true)
+        .max_concurrent_streams(options.streams_per_connection_max)
+        // No grace: it would cut off calls in flight.
+        .max_connection_age(options.connection_age_max)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(MapRequestLayer::new(stamp_arrival::<Body>))
+        .add_service(EdgeLayer::new(options.limits).named_layer(service))
+        .add_service(health.server())
+        .add_service(ending.named_layer(reflection().build_v1()?))
+        .add_service(ending.named_layer(reflection().build_v1alpha()?));
+    let incoming = connections::accept(listener, options.connections_max);
+    let mut serving = pin!(router.serve_with_incoming_shutdown(incoming, stopped));
+    tracing::info!(%address, "listening");
+
+    let reason = tokio::select! {
+        ended = &mut serving => return Ok(ended?),
+        never = health.follow(check) => match never {},
+        reason = shutdown => reason,
+    };
+    tracing::info!(
+        ?reason,
+        "stopping: readiness is withdrawn, calls in flight are finished"
+    );
+    health.retire().await;
+    if reason == Shutdown::Terminated {
+        tokio::select! {
+            ended = &mut serving => return Ok(ended?),
+            () = sleep(options.drain_delay) => {}
+        }
+    }
+    let finish = async {
+        health.end().await;
+        drop(stop);
+        serving.await?;
+        drain.await;
+        tracing::info!("stopped: every call was answered");
+        Ok(())
+    };
+    let finished = timeout(options.drain_timeout, finish).await;
+    finished.unwrap_or(Err(Error::DrainTimeout(options.drain_timeout)))
+}
+
+/// Everything that a client may want described, the details of errors included.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+}
+
+#[cfg(test)]
+mod tests;

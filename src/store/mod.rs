@@ -1,0 +1,293 @@
+//! Where bookings are kept: the one place with SQL. Never lets two blocking bookings overlap.
+
+mod change;
+mod create;
+mod error;
+mod lane;
+mod lease;
+mod list;
+pub mod maintain;
+mod plan;
+mod read;
+mod retry;
+mod row;
+pub mod schema;
+mod slot;
+mod statements;
+mod transition;
+mod types;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::task::JoinError;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
+
+use crate::booking::{
+    Booker, Booking, BookingId, CancelReason, Change, Interval, NewBooking, Resource, Revision,
+    Timestamp,
+};
+use crate::db::Pool;
+
+use lane::Lanes;
+
+pub use error::{BatchError, Cause, Error};
+pub use lane::LaneOptions;
+pub use statements::STATEMENTS;
+
+/// Whether a call is to change anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The real thing.
+    Commit,
+    /// The same work up to the commit, then a rollback: the answer is exact, nothing is changed.
+    Validate,
+}
+
+/// Which bookings to list, and from where on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Only bookings of this resource.
+    pub resource: Option<Resource>,
+    /// Only bookings by this person.
+    pub booked_by: Option<Booker>,
+    /// Only bookings that end after this.
+    pub start_time: Option<Timestamp>,
+    /// Only bookings that start before this.
+    pub end_time: Option<Timestamp>,
+    /// Also those that block nobody any more.
+    pub show_cancelled: bool,
+    /// The most bookings to return.
+    pub page_size: usize,
+    /// The last booking of the page before.
+    pub after: Option<Cursor>,
+}
+
+/// A place in a listing: just behind the booking of this start and id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// Its start, at the time it was listed.
+    pub start_time: Timestamp,
+    /// Its id.
+    pub id: BookingId,
+}
+
+/// One page of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The bookings: by start and id where a resource or a person was given, else by id.
+    pub bookings: Vec<Booking>,
+    /// Where the next page begins, if there can be more.
+    pub next: Option<Cursor>,
+}
+
+/// The bookings of one database. Cheap to clone.
+///
+/// Every call takes the deadline of its caller: past it there is no further attempt. A change that
+/// was begun goes through to its end even if the caller stops listening.
+#[derive(Clone)]
+pub struct Store {
+    pool: Pool,
+    lanes: Arc<Lanes>,
+    changes: TaskTracker,
+}
+
+impl Store {
+    /// A store on this pool, whose connections carry [`STATEMENTS`]. Starts its lanes, so it needs a
+    /// Tokio runtime.
+    #[must_use]
+    pub fn new(pool: Pool, lanes: LaneOptions) -> Self {
+        let changes = TaskTracker::new();
+        let lanes = Arc::new(Lanes::start(&pool, lanes, &changes));
+        Self {
+            pool,
+            lanes,
+            changes,
+        }
+    }
+
+    /// Makes a booking; a repeat under the same id returns the booking that the first one made.
+    ///
+    /// # Errors
+    /// [`Error::SlotTaken`], [`Error::RequestIdReused`], and what any call can meet.
+    pub async fn create(
+        &self,
+        new: NewBooking,
+        mode: Mode,
+        deadline: Instant,
+    ) -> Result<Booking, Error> {
+        match mode {
+            Mode::Commit => in_time(deadline, self.lanes.create(new, deadline)).await,
+            Mode::Validate => {
+                let tried = create::create(self.pool.clone(), vec![new], mode, deadline);
+                self.to_the_end(deadline, tried).await?.remove(0)
+            }
+        }
+    }
+
+    /// Makes all of these bookings or none. No two of them may be rivals or share an id.
+    ///
+    /// # Errors
+    /// Those of [`Store::create`], with the position of the member at fault.
+    pub async fn create_batch(
+        &self,
+        new: Vec<NewBooking>,
+        mode: Mode,
+        deadline: Instant,
+    ) -> Result<Vec<Booking>, BatchError> {
+        let made = create::create_all(self.pool.clone(), new, mode, deadline);
+        self.to_the_end(deadline, made).await
+    }
+
+    /// Returns the booking, in whatever state.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], and what any call can meet.
+    pub async fn get(&self, id: BookingId, deadline: Instant) -> Result<Booking, Error> {
+        Ok(self.get_batch(vec![id], deadline).await?.remove(0))
+    }
+
+    /// Returns these bookings, in this order, as they were at one moment.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for the first that is missing, and what any call can meet.
+    pub async fn get_batch(
+        &self,
+        ids: Vec<BookingId>,
+        deadline: Instant,
+    ) -> Result<Vec<Booking>, Error> {
+        in_time(deadline, read::get(&self.pool, &ids, deadline)).await
+    }
+
+    /// Returns one page of a listing.
+    ///
+    /// # Errors
+    /// What any call can meet.
+    pub async fn list(&self, listing: Listing, deadline: Instant) -> Result<Page, Error> {
+        in_time(deadline, list::list(&self.pool, &listing, deadline)).await
+    }
+
+    /// Changes a booking that blocks; keeps its slot until the new one is secured.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::EtagMismatch`], [`Error::InvalidState`],
+    /// [`Error::InvalidInterval`], [`Error::SlotTaken`], and what any call can meet.
+    pub async fn update(
+        &self,
+        id: BookingId,
+        change: Change,
+        expected: Option<Revision>,
+        mode: Mode,
+        deadline: Instant,
+    ) -> Result<Booking, Error> {
+        let changed = change::change(self.pool.clone(), id, change, expected, mode, deadline);
+        self.to_the_end(deadline, changed).await
+    }
+
+    /// Makes a held booking a confirmed one; returns a confirmed one as it is.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::EtagMismatch`], [`Error::InvalidState`], and what any call can
+    /// meet.
+    pub async fn confirm(
+        &self,
+        id: BookingId,
+        expected: Option<Revision>,
+        deadline: Instant,
+    ) -> Result<Booking, Error> {
+        let confirmed = transition::confirm(self.pool.clone(), id, expected, deadline);
+        self.to_the_end(deadline, confirmed).await
+    }
+
+    /// Cancels a booking and frees its slot; returns a cancelled one as it is.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::EtagMismatch`], [`Error::InvalidState`], and what any call can
+    /// meet.
+    pub async fn cancel(
+        &self,
+        id: BookingId,
+        reason: CancelReason,
+        expected: Option<Revision>,
+        deadline: Instant,
+    ) -> Result<Booking, Error> {
+        let cancelled = transition::cancel(self.pool.clone(), id, reason, expected, deadline);
+        self.to_the_end(deadline, cancelled).await
+    }
+
+    /// Removes the record of a booking.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::EtagMismatch`], and what any call can meet.
+    pub async fn delete(
+        &self,
+        id: BookingId,
+        expected: Option<Revision>,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let deleted = transition::delete(self.pool.clone(), id, expected, deadline);
+        self.to_the_end(deadline, deleted).await
+    }
+
+    /// For each of these resources, when blocking bookings overlap the window, in order.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`], and what any call can meet.
+    pub async fn taken(
+        &self,
+        resources: Vec<Resource>,
+        window: Interval,
+        deadline: Instant,
+    ) -> Result<Vec<Vec<Interval>>, Error> {
+        in_time(
+            deadline,
+            read::taken(&self.pool, &resources, window, deadline),
+        )
+        .await
+    }
+
+    /// Whether the database answers, with the schema that this code expects.
+    ///
+    /// # Errors
+    /// What any call can meet; [`Error::Internal`] if the schema is not the one expected.
+    pub async fn check(&self, deadline: Instant) -> Result<(), Error> {
+        in_time(deadline, read::check(&self.pool, deadline)).await
+    }
+
+    /// Waits until every change that was begun has ended; there must be no new calls.
+    pub async fn drain(&self) {
+        self.lanes.close();
+        self.changes.close();
+        self.changes.wait().await;
+    }
+
+    /// Sees a change through to its end, whether or not its caller goes on listening.
+    async fn to_the_end<T, E>(
+        &self,
+        deadline: Instant,
+        change: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let task = self.changes.spawn(change);
+        let ended = async {
+            let panicked = |panic: JoinError| Error::Internal {
+                source: panic.into(),
+            };
+            task.await.map_err(panicked)?
+        };
+        in_time(deadline, ended).await
+    }
+}
+
+async fn in_time<T, E: From<Error>>(
+    deadline: Instant,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    timeout_at(deadline, work)
+        .await
+        .unwrap_or_else(|_| Err(Error::DeadlineExceeded.into()))
+}

@@ -1,0 +1,149 @@
+//! Reads: one statement, one round trip each.
+
+use std::collections::HashMap;
+
+use tokio::time::Instant;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::Mode;
+use super::error::Error;
+use super::retry::{self, Attempt, Before};
+use super::row::{behind, booking_at, booking_columns};
+use super::slot::first_neighbour;
+use super::statements::Prepared;
+use crate::booking::limits::AVAILABILITY_BOOKINGS_MAX;
+use crate::booking::{Booking, BookingId, Interval, Resource};
+use crate::db::{Connection, Pool};
+
+/// With the fingerprint of the request that made it.
+pub(super) const GET: &str = concat!(
+    "-- get\n",
+    "SELECT ",
+    booking_columns!(),
+    ", b.fingerprint FROM bookings b WHERE b.id = ANY ($1::uuid[])"
+);
+
+/// The blocking bookings of some resources that overlap a window, which lies between two neighbours
+/// of the index.
+pub(super) const TAKEN: &str = concat!(
+    "-- taken\n",
+    "SELECT n.position, b.start_time, b.end_time ",
+    "FROM unnest($1::text[], $2::int4[]) AS n(resource, position) ",
+    "JOIN bookings b ON b.resource = n.resource AND b.state IN (1, 2) AND b.start_time < $4 ",
+    "AND b.start_time >= coalesce(",
+    first_neighbour!("n.resource", "$3"),
+    ", $3) ",
+    "AND b.end_time > $3 AND (b.state = 2 OR b.hold_expire_time > now()) ",
+    "ORDER BY n.position, b.start_time LIMIT $5"
+);
+
+pub(super) const SCHEMA_VERSION: &str = "-- schema_version\nSELECT version FROM booking_schema WHERE id = 1";
+
+/// Runs one statement; a read is repeated freely.
+pub(super) async fn rows(
+    pool: &Pool,
+    prepared: Prepared,
+    params: &[&(dyn ToSql + Sync)],
+    deadline: Instant,
+) -> Result<Vec<Row>, Error> {
+    retry::run(pool, &Read { prepared, params }, deadline).await
+}
+
+struct Read<'a> {
+    prepared: Prepared,
+    params: &'a [&'a (dyn ToSql + Sync)],
+}
+
+impl Attempt for Read<'_> {
+    type Answer = Vec<Row>;
+    const NAME: &'static str = "read";
+
+    fn mode(&self) -> Mode {
+        Mode::Validate
+    }
+
+    async fn attempt(
+        &self,
+        connection: &Connection,
+        _: Before,
+    ) -> Result<Result<Vec<Row>, Error>, tokio_postgres::Error> {
+        connection
+            .query(connection.statement(self.prepared as usize), self.params)
+            .await
+            .map(Ok)
+    }
+}
+
+/// Returns these bookings, in this order.
+pub(super) async fn get(
+    pool: &Pool,
+    ids: &[BookingId],
+    deadline: Instant,
+) -> Result<Vec<Booking>, Error> {
+    let made = made(pool, ids, deadline).await?;
+    let booking = |id: &BookingId| match made.get(id) {
+        Some((booking, _)) => Ok(booking.clone()),
+        None => Err(Error::NotFound(*id)),
+    };
+    ids.iter().map(booking).collect()
+}
+
+/// Returns those of these bookings that there are, each with the fingerprint of its request.
+pub(super) async fn made(
+    pool: &Pool,
+    ids: &[BookingId],
+    deadline: Instant,
+) -> Result<HashMap<BookingId, (Booking, Uuid)>, Error> {
+    let uuids: Vec<Uuid> = ids.iter().map(|id| *id.as_uuid()).collect();
+    let rows = rows(pool, Prepared::Get, &[&uuids], deadline).await?;
+    let made = |row: &Row| {
+        let booking = booking_at(row, 0)?;
+        Ok((booking.id, (booking, behind(row, 0, 0)?)))
+    };
+    rows.iter().map(made).collect()
+}
+
+/// For each resource, when blocking bookings overlap the window, in order.
+pub(super) async fn taken(
+    pool: &Pool,
+    resources: &[Resource],
+    window: Interval,
+    deadline: Instant,
+) -> Result<Vec<Vec<Interval>>, Error> {
+    let names: Vec<&str> = resources.iter().map(Resource::as_str).collect();
+    let positions: Vec<i32> = (0..).take(names.len()).collect();
+    let limit = i64::try_from(AVAILABILITY_BOOKINGS_MAX + 1).expect("a small constant");
+    let params: [&(dyn ToSql + Sync); 5] =
+        [&names, &positions, &window.start(), &window.end(), &limit];
+    let rows = rows(pool, Prepared::Taken, &params, deadline).await?;
+    if rows.len() > AVAILABILITY_BOOKINGS_MAX {
+        return Err(Error::TooMany {
+            max: AVAILABILITY_BOOKINGS_MAX,
+        });
+    }
+    let mut taken = vec![Vec::new(); names.len()];
+    for row in &rows {
+        let (position, interval) = placed(row).map_err(|source| Error::Internal { source })?;
+        taken[position].push(interval);
+    }
+    Ok(taken)
+}
+
+/// Whether the database answers, with the schema that this code expects.
+pub(super) async fn check(pool: &Pool, deadline: Instant) -> Result<(), Error> {
+    let rows = rows(pool, Prepared::SchemaVersion, &[], deadline).await?;
+    let version: Option<i32> = rows.first().map(|row| row.get(0));
+    if version == Some(super::schema::VERSION) {
+        Ok(())
+    } else {
+        let source = super::schema::Error::Outdated { found: version }.into();
+        Err(Error::Internal { source })
+    }
+}
+
+fn placed(row: &Row) -> Result<(usize, Interval), super::error::Cause> {
+    let position = usize::try_from(row.try_get::<_, i32>(0)?)?;
+    Ok((position, Interval::new(row.try_get(1)?, row.try_get(2)?)?))
+}

@@ -1,0 +1,71 @@
+//! The one place that turns a row into a Booking.
+
+use tokio_postgres::Row;
+
+use super::error::{Cause, Error};
+use crate::booking::{
+    Booker, Booking, BookingId, CancelReason, Interval, Note, Resource, Revision, State, Timestamp,
+};
+
+/// The columns of a booking `b`, in the order that [`booking`] reads them.
+///
+/// The state is the one in force by the database's clock: a hold that ran out reads as expired
+/// whether or not its row has been touched.
+macro_rules! booking_columns {
+    () => {
+        "b.id, b.resource, b.start_time, b.end_time, b.booked_by, b.note, \
+         CASE WHEN b.state = 1 AND b.hold_expire_time <= now() THEN 4 ELSE b.state END AS state, \
+         b.hold_expire_time, b.create_time, b.update_time, b.cancel_time, b.cancel_reason, b.revision"
+    };
+}
+pub(super) use booking_columns;
+
+/// How many columns [`booking_columns`] names.
+const BOOKING_COLUMNS: usize = 13;
+
+/// Reads the booking whose columns begin at `first`.
+pub(super) fn booking_at(row: &Row, first: usize) -> Result<Booking, Error> {
+    read(row, first).map_err(|source| Error::Internal { source })
+}
+
+/// Reads the column that comes `offset` behind the booking which begins at `first`.
+pub(super) fn behind<'a, T>(row: &'a Row, first: usize, offset: usize) -> Result<T, Error>
+where
+    T: tokio_postgres::types::FromSql<'a>,
+{
+    let value = row.try_get(first + BOOKING_COLUMNS + offset);
+    value.map_err(|error| Error::Internal {
+        source: error.into(),
+    })
+}
+
+fn read(row: &Row, first: usize) -> Result<Booking, Cause> {
+    let column = |offset: usize| first + offset;
+    Ok(Booking {
+        id: BookingId::from(row.try_get::<_, uuid::Uuid>(column(0))?),
+        resource: Resource::parse(row.try_get::<_, &str>(column(1))?)?,
+        interval: Interval::new(row.try_get(column(2))?, row.try_get(column(3))?)?,
+        booked_by: Booker::parse(row.try_get::<_, &str>(column(4))?)?,
+        note: Note::parse(row.try_get::<_, &str>(column(5))?)?,
+        state: state(row, column(6))?,
+        create_time: row.try_get(column(8))?,
+        update_time: row.try_get(column(9))?,
+        revision: Revision::from(row.try_get::<_, i64>(column(12))?),
+    })
+}
+
+fn state(row: &Row, at: usize) -> Result<State, Cause> {
+    // The CASE makes an integer of the column's smallint.
+    match row.try_get::<_, i32>(at)? {
+        1 => Ok(State::Held {
+            expire_time: row.try_get::<_, Timestamp>(at + 1)?,
+        }),
+        2 => Ok(State::Confirmed),
+        3 => Ok(State::Cancelled {
+            time: row.try_get(at + 4)?,
+            reason: CancelReason::parse(row.try_get::<_, &str>(at + 5)?)?,
+        }),
+        4 => Ok(State::Expired),
+        other => Err(format!("a booking in a state that does not exist: {other}").into()),
+    }
+}

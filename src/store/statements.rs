@@ -1,0 +1,46 @@
+//! The statements that every pooled connection carries, prepared once.
+
+use super::{Mode, change, create, list, read, transition};
+
+/// Opens the transaction of every change. Aurora DSQL knows this level only, and it has to be said
+/// here: `SET TRANSACTION` is an error there.
+pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ";
+
+/// What closes it.
+pub(super) fn end_of(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Commit => "COMMIT",
+        Mode::Validate => "ROLLBACK",
+    }
+}
+
+macro_rules! statements {
+    ($($name:ident = $sql:expr,)*) => {
+        /// A statement, by its place in [`STATEMENTS`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(super) enum Prepared { $($name,)* }
+
+        /// The statements that a pool must prepare on each connection, in this order.
+        pub const STATEMENTS: &[&str] = &[$($sql,)*];
+    };
+}
+
+statements! {
+    CreateGuards = create::GUARDS,
+    CreateClear = create::CLEAR,
+    CreateInsert = create::INSERT,
+    CreateOutcome = create::OUTCOME,
+    UpdateGuards = change::GUARDS,
+    UpdateClear = change::CLEAR,
+    UpdateApply = change::APPLY,
+    UpdateOutcome = change::OUTCOME,
+    Confirm = transition::CONFIRM,
+    Cancel = transition::CANCEL,
+    Delete = transition::DELETE,
+    Get = read::GET,
+    Taken = read::TAKEN,
+    SchemaVersion = read::SCHEMA_VERSION,
+    ListByResource = list::BY_RESOURCE,
+    ListByBooker = list::BY_BOOKER,
+    ListByName = list::BY_NAME,
+}
