@@ -42,6 +42,7 @@ pub enum Dialect {
 
 /// Where the database is.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Target {
     /// A private PostgreSQL that this process starts.
     Embedded(embedded::Options),
@@ -179,13 +180,13 @@ struct Connector {
 }
 
 enum Way {
-    Postgres(PostgresConnectionManager<MakeRustlsConnect>),
+    Postgres(Box<PostgresConnectionManager<MakeRustlsConnect>>),
     Dsql(Box<dsql::Connector>),
 }
 
 impl Connector {
     fn postgres(options: &postgres::Options) -> Result<Self, Error> {
-        let way = Way::Postgres(options.manager()?);
+        let way = Way::Postgres(Box::new(options.manager()?));
         Ok(Self {
             place: options.place(),
             way,

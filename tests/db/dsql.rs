@@ -1,7 +1,7 @@
 //! Connections to Aurora DSQL: signed tokens, checked by a front that computes them anew.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aws_smithy_async::time::{StaticTimeSource, SystemTimeSource, TimeSource};
@@ -14,7 +14,7 @@ use crate::support::{chain, temp_dir};
 
 /// A clock that is 16 minutes behind, more than a token lives.
 fn slow_clock() -> StaticTimeSource {
-    StaticTimeSource::new(SystemTime::now() - Duration::from_secs(16 * 60))
+    StaticTimeSource::new(SystemTime::now() - Duration::from_mins(16))
 }
 
 /// A clock that moves on by a second with every look, so that no two signatures are alike.
@@ -24,7 +24,7 @@ struct TickingClock(AtomicU64);
 impl TimeSource for TickingClock {
     fn now(&self) -> SystemTime {
         let ticks = self.0.fetch_add(1, Ordering::SeqCst);
-        SystemTime::now() - Duration::from_secs(60) + Duration::from_secs(ticks)
+        SystemTime::now() - Duration::from_mins(1) + Duration::from_secs(ticks)
     }
 }
 
@@ -105,16 +105,16 @@ async fn an_expired_token_is_signed_again_once() {
     assert_eq!(front.tokens().len(), 2);
 }
 
-/// Slow at the first look, right from then on.
+/// Slow while the first token is made, which takes two looks, and right from then on.
 #[derive(Debug, Default)]
-struct MendedClock(AtomicBool);
+struct MendedClock(AtomicU64);
 
 impl TimeSource for MendedClock {
     fn now(&self) -> SystemTime {
-        if self.0.swap(true, Ordering::SeqCst) {
-            SystemTime::now()
-        } else {
+        if self.0.fetch_add(1, Ordering::SeqCst) < 2 {
             slow_clock().now()
+        } else {
+            SystemTime::now()
         }
     }
 }

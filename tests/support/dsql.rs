@@ -37,6 +37,15 @@ struct State {
     refusals_left: AtomicU32,
 }
 
+impl State {
+    fn is_waking_up(&self) -> bool {
+        let left = self.refusals_left.load(Ordering::SeqCst);
+        self.refusals_left
+            .store(left.saturating_sub(1), Ordering::SeqCst);
+        left > 0
+    }
+}
+
 impl Front {
     /// Serves `database` of the server with this socket directory, as `identity`.
     pub async fn start(identity: &Identity, socket_dir: &Path, database: &str) -> Self {
@@ -124,12 +133,7 @@ async fn serve(stream: TcpStream, acceptor: &TlsAcceptor, state: &State) -> io::
     let token = String::from_utf8_lossy(&password[..password.len() - 1]).into_owned();
     state.tokens.lock().unwrap().push(token.clone());
 
-    let waking_up = state
-        .refusals_left
-        .try_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
-            left.checked_sub(1)
-        });
-    if waking_up.is_ok() {
+    if state.is_waking_up() {
         let message = "waking up cluster, please retry later";
         return refuse(&mut client, "57P03", message, "").await;
     }
@@ -165,11 +169,12 @@ async fn refuse(
     message: &str,
     hint: &str,
 ) -> io::Result<()> {
-    let mut fields = format!("SFATAL\0VFATAL\0C{code}\0M{message}\0");
-    if !hint.is_empty() {
-        fields += &format!("H{hint}\0");
-    }
-    fields.push('\0');
+    let hint = if hint.is_empty() {
+        String::new()
+    } else {
+        format!("H{hint}\0")
+    };
+    let fields = format!("SFATAL\0VFATAL\0C{code}\0M{message}\0{hint}\0");
     client.write_u8(b'E').await?;
     client
         .write_i32(i32::try_from(fields.len()).unwrap() + 4)
@@ -253,5 +258,7 @@ fn mac(key: &[u8], text: &str) -> Vec<u8> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes
+        .iter()
+        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }

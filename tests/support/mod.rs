@@ -3,7 +3,9 @@
 #![allow(
     dead_code,
     unreachable_pub,
-    reason = "each test crate uses its own part of it"
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "each test crate uses its own part of it, and a test fails by panicking"
 )]
 
 use std::os::unix::fs::PermissionsExt;
