@@ -181,7 +181,7 @@ pub struct ServeOptions {
     #[arg(long, env = "BOOKING_REQUEST_TIMEOUT_MAX", value_name = "DURATION", default_value = "60s", value_parser = positive_duration)]
     pub request_timeout_max: Duration,
 
-    /// Time between reporting NOT_SERVING and closing the listener after SIGTERM, for load
+    /// Time between reporting `NOT_SERVING` and closing the listener after SIGTERM, for load
     /// balancers to notice.
     #[arg(long, env = "BOOKING_DRAIN_DELAY", value_name = "DURATION", default_value = "2s", value_parser = duration)]
     pub drain_delay: Duration,
@@ -194,7 +194,7 @@ pub struct ServeOptions {
     #[arg(long, env = "BOOKING_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_connections: u32,
 
-    /// Most requests at a time; the ones beyond are answered RESOURCE_EXHAUSTED.
+    /// Most requests at a time; the ones beyond are answered `RESOURCE_EXHAUSTED`.
     #[arg(long, env = "BOOKING_MAX_CONCURRENT_REQUESTS", value_name = "COUNT", default_value_t = 4_096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_concurrent_requests: u32,
 

@@ -11,8 +11,8 @@ fn parse(line: &str) -> Result<Command, clap::Error> {
 fn serve(line: &str) -> ServeOptions {
     match parse(line).unwrap() {
         Command::Serve(options) => options,
-        other @ (Command::Migrate(_) | Command::Maintain(_) | Command::Schema(_)) => {
-            panic!("not serve: {other:?}")
+        Command::Migrate(_) | Command::Maintain(_) | Command::Schema(_) => {
+            panic!("not serve: {line}")
         }
     }
 }
@@ -41,7 +41,7 @@ fn the_defaults_are_the_documented_ones() {
     let options = serve("booking-service");
     assert_eq!(options.listen.to_string(), "127.0.0.1:50051");
     assert_eq!(options.request_timeout, Duration::from_secs(10));
-    assert_eq!(options.request_timeout_max, Duration::from_secs(60));
+    assert_eq!(options.request_timeout_max, Duration::from_mins(1));
     assert_eq!(options.drain_delay, Duration::from_secs(2));
     assert_eq!(options.drain_timeout, Duration::from_secs(20));
     assert_eq!(options.pool_size, 16);

@@ -90,12 +90,11 @@ impl Options {
     }
 
     pub(super) async fn connector(&self) -> Result<Connector, Error> {
-        let aws = match &self.aws {
-            Some(aws) => aws.clone(),
-            None => {
-                let defaults = aws_config::defaults(BehaviorVersion::latest());
-                defaults.region(self.region.clone()).load().await
-            }
+        let aws = if let Some(own) = &self.aws {
+            own.clone()
+        } else {
+            let defaults = aws_config::defaults(BehaviorVersion::latest());
+            defaults.region(self.region.clone()).load().await
         };
         let mut config = Config::new();
         // No `options`, and no settings: DSQL refuses the ones it does not know.
@@ -154,7 +153,8 @@ impl Connector {
                 Ok(client) => return Ok(client),
                 Err(error) => error,
             };
-            match classify(&error) {
+            let refusal = classify(&error);
+            match refusal {
                 Refusal::WakingUp if Instant::now() < waking_up_until => {
                     sleep(WAKE_UP_INTERVAL).await;
                 }
@@ -162,10 +162,9 @@ impl Connector {
                     signed_again = true;
                     self.signer.forget_credentials().await;
                 }
-                refusal @ (Refusal::WakingUp
-                | Refusal::Expired
-                | Refusal::Denied
-                | Refusal::Other) => return Err(self.explain(&refusal, error).await),
+                Refusal::WakingUp | Refusal::Expired | Refusal::Denied | Refusal::Other => {
+                    return Err(self.explain(&refusal, error).await);
+                }
             }
         }
     }

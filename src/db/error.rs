@@ -129,7 +129,8 @@ fn explain_tls(place: &str, error: &rustls::Error) -> String {
     let rustls::Error::InvalidCertificate(problem) = error else {
         return format!("TLS with the database at {place} failed: check sslmode and its TLS setup");
     };
-    if *problem == CertificateError::UnknownIssuer {
+    // Another CA of the same name shows as a bad signature.
+    if let CertificateError::UnknownIssuer | CertificateError::BadSignature = problem {
         return format!(
             "no trusted CA signed the certificate of the database at {place}: give its CA with \
              --db-ca-file"

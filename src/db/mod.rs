@@ -179,15 +179,14 @@ struct Connector {
     way: Way,
 }
 
-#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 enum Way {
-    Postgres(PostgresConnectionManager<MakeRustlsConnect>),
+    Postgres(Box<PostgresConnectionManager<MakeRustlsConnect>>),
     Dsql(Box<dsql::Connector>),
 }
 
 impl Connector {
     fn postgres(options: &postgres::Options) -> Result<Self, Error> {
-        let way = Way::Postgres(options.manager()?);
+        let way = Way::Postgres(Box::new(options.manager()?));
         Ok(Self {
             place: options.place(),
             way,

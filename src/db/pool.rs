@@ -18,7 +18,7 @@ use super::{Connector, Dialect, Error, Unavailable};
 const WARM_CONNECTIONS: u32 = 2;
 
 /// An idle connection beyond the warm ones is closed after this time.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// A connection retires at a random time in this range, so that a fleet does not reconnect at once.
 /// DSQL cuts every connection at 60 minutes.
@@ -29,7 +29,7 @@ const POSTGRES_LIFETIME_SECONDS: (u64, u64) = (27 * 60, 33 * 60);
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Waiting in `bb8` has no limit of its own: the caller's deadline is the limit.
-const NO_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+const NO_LIMIT: Duration = Duration::from_hours(24);
 
 /// While connections keep failing, a warning this often is enough.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);

@@ -153,8 +153,11 @@ fn tls_mode(mode: Option<&str>, has_ca: bool) -> Result<(SslMode, Verification),
 /// and the values of those two.
 fn split_tls_parameters(text: &str) -> (String, Option<String>, Option<String>) {
     let is_url = text.starts_with("postgres://") || text.starts_with("postgresql://");
-    let (head, parameters, separator) = match text.split_once('?') {
-        Some((head, query)) if is_url => (Some(head), query.split('&').collect(), "&"),
+    // A password may hold a question mark: the query comes after it.
+    let host_at = text.find('@').unwrap_or(0);
+    let query_at = text[host_at..].find('?').map(|offset| host_at + offset);
+    let (head, parameters, separator) = match query_at {
+        Some(at) if is_url => (Some(&text[..at]), text[at + 1..].split('&').collect(), "&"),
         _ if is_url => return (text.to_owned(), None, None),
         _ => (None, split_pairs(text), " "),
     };
@@ -306,7 +309,7 @@ mod tests {
         for text in [
             "postgres://u:s3cret@h:port/db",
             "password=s3cret=x",
-            "postgres://u:s3cret?x@h",
+            "postgres://u:s3cret@h?x",
             "nonsense s3cret",
         ] {
             let error = Options::parse(text, None).unwrap_err();

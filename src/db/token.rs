@@ -16,7 +16,7 @@ const TOKEN_VALID_SECONDS: u64 = 900;
 const RENEW_BEFORE_EXPIRY: Duration = Duration::from_secs(TOKEN_VALID_SECONDS);
 
 /// Credentials that tell no expiry are looked up again after this time, in case they were rotated.
-const RENEW_UNDATED_AFTER: Duration = Duration::from_secs(15 * 60);
+const RENEW_UNDATED_AFTER: Duration = Duration::from_mins(15);
 
 /// The one role that signs in with an action of its own.
 const ADMIN: &str = "admin";
@@ -84,11 +84,10 @@ impl Signer {
 
     async fn credentials(&self) -> Result<Credentials, Unavailable> {
         let mut cached = self.credentials.lock().await;
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "when a credential is to be renewed"
-        )]
-        let now = SystemTime::now();
+        let clock = self.aws.time_source().ok_or_else(|| {
+            Unavailable::new(NO_CREDENTIALS, "the AWS configuration has no time source")
+        })?;
+        let now = clock.now();
         if let Some(fresh) = cached.as_ref().filter(|cached| now < cached.renew_at) {
             return Ok(fresh.credentials.clone());
         }

@@ -33,7 +33,7 @@ pub const DATABASE: &str = "booking";
 const SUPERUSER: &str = "postgres";
 
 /// How long the server may take to be ready: recovery after a crash can take long.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_mins(1);
 const START_POLL: Duration = Duration::from_millis(5);
 
 /// How long it may take to stop: a fast shutdown writes a checkpoint.
@@ -92,9 +92,7 @@ impl Server {
     /// See [`Error`]; among them that another process uses the data directory.
     pub async fn start(options: &Options) -> Result<Self, Error> {
         let options = options.clone();
-        let mut server = spawn_blocking(move || Self::launch(&options))
-            .await
-            .expect("launching does not panic and is not cancelled")?;
+        let mut server = blocking(move || Self::launch(&options)).await?;
         let client = server.await_ready().await?;
         let existing = client
             .query_opt("SELECT FROM pg_database WHERE datname = $1", &[&DATABASE])
@@ -215,9 +213,9 @@ impl Server {
             home,
             ..
         } = self;
-        let stopped = spawn_blocking(move || process.stop(STOP_LIMIT)).await;
+        let stopped = blocking(move || process.stop(STOP_LIMIT)).await;
         drop((socket_dir, home));
-        stopped.expect("stopping does not panic and is not cancelled")
+        stopped
     }
 }
 
@@ -226,5 +224,13 @@ fn is_starting(error: &tokio_postgres::Error) -> bool {
     match error.code() {
         Some(code) => *code == SqlState::CANNOT_CONNECT_NOW,
         None => true,
+    }
+}
+
+/// Runs `work` where it may block; a panic in it goes on here.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
