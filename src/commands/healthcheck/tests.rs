@@ -13,10 +13,11 @@ use crate::config::{Cli, Command};
 fn options(line: &str) -> HealthcheckOptions {
     let words = ["booking-service", "healthcheck"];
     let words = words.into_iter().chain(line.split_whitespace());
-    match Cli::try_parse_from_args(words).unwrap() {
-        Command::Healthcheck(options) => options,
-        other => panic!("not healthcheck: {other:?}"),
-    }
+    let command = Cli::try_parse_from_args(words).unwrap();
+    let Command::Healthcheck(options) = command else {
+        panic!("not healthcheck: {command:?}")
+    };
+    options
 }
 
 async fn outcome(line: &str) -> Result<(), String> {
