@@ -9,6 +9,8 @@ use tonic_types::StatusExt;
 use tracing::Span;
 use uuid::Uuid;
 
+use super::code;
+
 /// The header with the request id: taken from the client if it sends one, else made; answered.
 pub(super) const REQUEST_ID: &str = "x-request-id";
 
@@ -64,9 +66,9 @@ impl Call {
         let duration_ms = self.begin.elapsed().as_secs_f64() * 1_000.0;
         // Two events, since the level of one is fixed where it stands.
         if is_ours(code) || reason.as_deref() == Some("CONTENTION") {
-            tracing::warn!(?code, reason, duration_ms, "answered");
+            tracing::warn!(code = code::name(code), reason, duration_ms, "answered");
         } else {
-            tracing::info!(?code, reason, duration_ms, "answered");
+            tracing::info!(code = code::name(code), reason, duration_ms, "answered");
         }
     }
 }
