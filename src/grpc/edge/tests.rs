@@ -170,7 +170,7 @@ async fn a_call_is_one_line_in_the_log_however_it_ends() {
         (
             " WARN ",
             "logged-2",
-            "code=DeadlineExceeded reason=\"DEADLINE_EXCEEDED\"",
+            "code=\"DEADLINE_EXCEEDED\" reason=\"DEADLINE_EXCEEDED\"",
         ),
         (" INFO ", "logged-3", "code=\"CANCELLED\""),
     ];
