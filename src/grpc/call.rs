@@ -63,7 +63,8 @@ impl Call {
 
     fn log(&self, code: Code, status: Option<&Status>) {
         let reason = status.and_then(|status| Some(status.get_details_error_info()?.reason));
-        let duration_ms = self.begin.elapsed().as_secs_f64() * 1_000.0;
+        // To the microsecond.
+        let duration_ms = (self.begin.elapsed().as_secs_f64() * 1e6).round() / 1e3;
         // Two events, since the level of one is fixed where it stands.
         if is_ours(code) || reason.as_deref() == Some("CONTENTION") {
             tracing::warn!(code = code::name(code), reason, duration_ms, "answered");
