@@ -61,7 +61,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let bobs = client.create_booking(hold(&seat, "bob")?).await?;
     let bobs = bobs.into_inner();
-    println!("bob: {}, since the seat is free", bobs.state().as_str_name());
+    println!(
+        "bob: {}, since the seat is free",
+        bobs.state().as_str_name()
+    );
 
     for name in [eves, bobs.name] {
         client.delete_booking(delete(&name)).await?;
