@@ -13,7 +13,8 @@ use crate::config::{
     SchemaCommand, SqlDialect,
 };
 use crate::db::{self, Database, Dialect, Target};
-use crate::store::{maintain, schema};
+use crate::store::maintain::{self, Purged};
+use crate::store::schema;
 use crate::{server, telemetry};
 
 /// Why a command failed: one line, which says what to do.
@@ -134,13 +135,10 @@ async fn maintain_once(database: &Database, retention: &RetentionOptions) -> Res
     schema::check(database).await?;
     let client = database.connect().await?;
     match maintain::run(&client, &purge_options(retention)).await? {
-        Some(purged) => {
-            let maintain::Purged {
-                guards,
-                expired_holds,
-            } = purged;
-            tracing::info!(guards, expired_holds, "purged");
-        }
+        Some(Purged {
+            guards,
+            expired_holds,
+        }) => tracing::info!(guards, expired_holds, "purged"),
         None => tracing::info!("somebody else is purging: there is nothing to do"),
     }
     Ok(())

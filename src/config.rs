@@ -219,7 +219,7 @@ pub struct ServeOptions {
     pub lanes: LaneArgs,
 
     /// How often to purge what nobody needs any more, one replica at a time; 0s: never.
-    #[arg(long, env = "BOOKING_PURGE_INTERVAL", value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    #[arg(long, env = "BOOKING_PURGE_INTERVAL", help_heading = "Maintenance", value_name = "DURATION", default_value = "1h", value_parser = duration)]
     pub purge_interval: Duration,
 
     #[command(flatten)]

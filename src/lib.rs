@@ -1,4 +1,19 @@
 //! Bookings of named resources over gRPC, never double-booked. This file is the map of the house.
+//!
+//! A request comes in through [`grpc`], is decided by [`store`] in one transaction on a connection of
+//! [`db`], and is spoken of in the words of [`booking`] all along. Arrows point one way, `grpc` →
+//! `store` → `db`, and all of them to `booking`. `ARCHITECTURE.md` has the reasons.
+//!
+//! - [`booking`]: the domain, pure: what a booking is, and which ones are valid.
+//! - [`grpc`]: the edge: wire messages to the domain and back, errors to statuses, deadlines, limits,
+//!   health.
+//! - [`store`]: the one place with SQL: lanes, reads, the one retry loop, the schema.
+//! - [`db`]: how a connection comes about: a private PostgreSQL, one by URL, or Aurora DSQL.
+//! - [`server`]: puts it together on a socket it is given, and drains it when told to stop.
+//! - [`config`]: the command line and its environment, parsed into typed options.
+//! - [`commands`]: what the program can be asked to do: `serve`, `migrate`, `maintain`, `schema drop`.
+//! - [`telemetry`]: what it tells its operators.
+//! - [`pb`]: the generated messages and clients of `proto/booking/v1`.
 
 pub mod booking;
 pub mod commands;
