@@ -1,5 +1,6 @@
 //! What the program can be asked to do: serve, and look after the schema.
 
+mod healthcheck;
 mod serve;
 
 use std::io::{self, Write, stdout};
@@ -12,7 +13,8 @@ use crate::config::{
     SchemaCommand, SqlDialect,
 };
 use crate::db::{self, Database, Dialect, Target};
-use crate::store::{maintain, schema};
+use crate::store::maintain::{self, Purged};
+use crate::store::schema;
 use crate::{server, telemetry};
 
 /// Why a command failed: one line, which says what to do.
@@ -41,6 +43,9 @@ pub enum Error {
     /// The server failed, or did not stop as it should.
     #[error(transparent)]
     Server(#[from] server::Error),
+    /// The service is not serving, or nobody knows.
+    #[error(transparent)]
+    Healthcheck(#[from] healthcheck::Error),
     /// A second signal came before the calls in flight were finished.
     #[error("a second signal: calls in flight were cut off")]
     SecondSignal,
@@ -60,6 +65,7 @@ impl Error {
             | Self::Listen { .. }
             | Self::Maintain(_)
             | Self::Server(_)
+            | Self::Healthcheck(_)
             | Self::SecondSignal
             | Self::System(_) => 1,
         }
@@ -79,6 +85,7 @@ pub fn run(command: Command) -> Result<(), Error> {
             Command::Migrate(options) => migrate(options).await,
             Command::Maintain(options) => maintain(&options).await,
             Command::Schema(SchemaCommand::Drop(options)) => drop_all(&options.database).await,
+            Command::Healthcheck(options) => Ok(healthcheck::run(&options).await?),
         }
     });
     // Whatever still runs was cut off already, or matters to nobody.
@@ -92,6 +99,7 @@ fn log_options(command: &Command) -> &LogOptions {
         Command::Migrate(options) => &options.log,
         Command::Maintain(options) => &options.log,
         Command::Schema(SchemaCommand::Drop(options)) => &options.log,
+        Command::Healthcheck(options) => &options.log,
     }
 }
 
@@ -127,13 +135,10 @@ async fn maintain_once(database: &Database, retention: &RetentionOptions) -> Res
     schema::check(database).await?;
     let client = database.connect().await?;
     match maintain::run(&client, &purge_options(retention)).await? {
-        Some(purged) => {
-            let maintain::Purged {
-                guards,
-                expired_holds,
-            } = purged;
-            tracing::info!(guards, expired_holds, "purged");
-        }
+        Some(Purged {
+            guards,
+            expired_holds,
+        }) => tracing::info!(guards, expired_holds, "purged"),
         None => tracing::info!("somebody else is purging: there is nothing to do"),
     }
     Ok(())

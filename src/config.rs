@@ -41,6 +41,8 @@ pub enum Command {
     /// Work on the schema as a whole.
     #[command(subcommand)]
     Schema(SchemaCommand),
+    /// Ask a running service for its health: exit code 0 if it is serving, else 1.
+    Healthcheck(HealthcheckOptions),
 }
 
 /// Commands that concern the schema as a whole.
@@ -338,6 +340,47 @@ pub struct DropOptions {
         reason = "a comment here would replace the command's own help"
     )]
     pub database: DatabaseOptions,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would replace the command's own help"
+    )]
+    pub log: LogOptions,
+}
+
+/// Options of `healthcheck`.
+#[derive(Args, Clone, Debug)]
+pub struct HealthcheckOptions {
+    /// Address to ask, by default the one that this environment has `serve` listen on
+    /// (`BOOKING_HEALTH_LISTEN`, `BOOKING_LISTEN`), or 127.0.0.1:50051.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: Option<String>,
+
+    /// What to ask about: `readiness` (calls can succeed) or `liveness` (the process serves).
+    #[arg(long, value_name = "NAME", default_value = "readiness")]
+    pub service: String,
+
+    /// Ask over TLS, trusting the CAs in this PEM file.
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca_file: Option<PathBuf>,
+
+    /// Name that the service's certificate is for; by default the host of the address.
+    #[arg(long, value_name = "NAME", requires = "tls_ca_file")]
+    pub tls_server_name: Option<String>,
+
+    #[arg(long, env = "BOOKING_HEALTH_LISTEN", hide = true)]
+    #[expect(missing_docs, reason = "what `serve` was given, see `address`")]
+    pub health_listen: Option<SocketAddr>,
+
+    #[arg(
+        long,
+        env = "BOOKING_LISTEN",
+        default_value = "127.0.0.1:50051",
+        hide = true
+    )]
+    #[expect(missing_docs, reason = "what `serve` was given, see `address`")]
+    pub listen: SocketAddr,
 
     #[command(flatten)]
     #[expect(

@@ -21,7 +21,10 @@ fn options(command: &Command) -> Vec<Arg> {
 #[test]
 fn the_readme_has_every_option_with_its_variable_and_default() {
     let readme = document("README.md");
-    for option in options(&Cli::command()) {
+    for option in options(&Cli::command())
+        .iter()
+        .filter(|option| !option.is_hide_set())
+    {
         let name = option.get_long().unwrap();
         let mut lines = readme.lines();
         let Some(variable) = option.get_env().map(|name| name.to_str().unwrap()) else {

@@ -11,9 +11,10 @@ fn parse(line: &str) -> Result<Command, clap::Error> {
 fn serve(line: &str) -> ServeOptions {
     match parse(line).unwrap() {
         Command::Serve(options) => options,
-        Command::Migrate(_) | Command::Maintain(_) | Command::Schema(_) => {
-            panic!("not serve: {line}")
-        }
+        Command::Migrate(_)
+        | Command::Maintain(_)
+        | Command::Schema(_)
+        | Command::Healthcheck(_) => panic!("not serve: {line}"),
     }
 }
 
@@ -59,7 +60,10 @@ fn database_options_are_valid_with_every_command() {
         let (Command::Serve(ServeOptions { database, .. })
         | Command::Migrate(MigrateOptions { database, .. })
         | Command::Maintain(MaintainOptions { database, .. })
-        | Command::Schema(SchemaCommand::Drop(DropOptions { database, .. }))) = command;
+        | Command::Schema(SchemaCommand::Drop(DropOptions { database, .. }))) = command
+        else {
+            panic!("no database: {line}")
+        };
         assert_eq!(database.data_dir, Some("/d".into()));
     }
 }

@@ -9,6 +9,8 @@ use tonic_types::StatusExt;
 use tracing::Span;
 use uuid::Uuid;
 
+use super::code;
+
 /// The header with the request id: taken from the client if it sends one, else made; answered.
 pub(super) const REQUEST_ID: &str = "x-request-id";
 
@@ -61,12 +63,13 @@ impl Call {
 
     fn log(&self, code: Code, status: Option<&Status>) {
         let reason = status.and_then(|status| Some(status.get_details_error_info()?.reason));
-        let duration_ms = self.begin.elapsed().as_secs_f64() * 1_000.0;
+        // To the microsecond.
+        let duration_ms = (self.begin.elapsed().as_secs_f64() * 1e6).round() / 1e3;
         // Two events, since the level of one is fixed where it stands.
         if is_ours(code) || reason.as_deref() == Some("CONTENTION") {
-            tracing::warn!(?code, reason, duration_ms, "answered");
+            tracing::warn!(code = code::name(code), reason, duration_ms, "answered");
         } else {
-            tracing::info!(?code, reason, duration_ms, "answered");
+            tracing::info!(code = code::name(code), reason, duration_ms, "answered");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod answer;
 mod call;
+pub(crate) mod code;
 mod deadline;
 mod edge;
 mod encode;

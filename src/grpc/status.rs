@@ -172,9 +172,16 @@ fn invalid(violations: Violations) -> Status {
 
 fn invalid_fields(violations: Violations) -> Answer {
     let (kept, left_off) = violations.into_answer();
-    let message = match kept.first() {
-        Some(first) => format!("{} {}", first.field, first.description),
-        None => "the request is invalid".to_owned(),
+    let message = match kept.as_slice() {
+        [] => "the request is invalid".to_owned(),
+        [only] if left_off == 0 => format!("{} {}", only.field, only.description),
+        [first, others @ ..] => {
+            let more = others.len() + left_off;
+            format!(
+                "{} {}; {more} more in the details",
+                first.field, first.description
+            )
+        }
     };
     let mut answer = Answer::new(
         Code::InvalidArgument,

@@ -7,10 +7,11 @@ use tokio_postgres::types::ToSql;
 use super::Mode;
 use super::create::taken_by;
 use super::error::Error;
+use super::flight::fly;
 use super::retry::{self, Attempt, Before};
 use super::row::{booking_at, booking_columns};
 use super::slot::{blocker, guarded, in_slot};
-use super::statements::{BEGIN, Prepared, end_of};
+use super::statements::Prepared;
 use crate::booking::limits::BOOKING_DAYS_MAX;
 use crate::booking::{Booker, Booking, BookingId, Change, Note, Resource, Revision};
 use crate::db::{Connection, Pool};
@@ -144,9 +145,8 @@ impl Attempt for Update {
 }
 
 impl Update {
-    /// The whole transaction, sent at once. An error in the middle makes the COMMIT a ROLLBACK.
+    /// The whole transaction.
     async fn flight(&self, connection: &Connection) -> Result<Vec<Row>, tokio_postgres::Error> {
-        let statement = |prepared: Prepared| connection.statement(prepared as usize);
         let Change {
             resource,
             start_time,
@@ -169,21 +169,13 @@ impl Update {
         ];
         let guards = [target.as_slice(), &[&day_offsets]].concat();
         let apply = [target.as_slice(), &[&booked_by, &note]].concat();
-        let (begin, guarded, cleared, applied, outcome, end) = tokio::join!(
-            biased;
-            connection.batch_execute(BEGIN),
-            connection.execute(statement(Prepared::UpdateGuards), &guards),
-            connection.execute(statement(Prepared::UpdateClear), &target),
-            connection.execute(statement(Prepared::UpdateApply), &apply),
-            connection.query(statement(Prepared::UpdateOutcome), &target),
-            connection.batch_execute(end_of(self.mode)),
-        );
-        begin?;
-        guarded?;
-        cleared?;
-        applied?;
-        let rows = outcome?;
-        end?;
+        let writes = [
+            (Prepared::UpdateGuards, guards.as_slice()),
+            (Prepared::UpdateClear, &target),
+            (Prepared::UpdateApply, &apply),
+        ];
+        let read = (Prepared::UpdateOutcome, target.as_slice());
+        let (_, rows) = fly(connection, writes, read, self.mode).await?;
         Ok(rows)
     }
 

@@ -9,11 +9,12 @@ use uuid::Uuid;
 
 use super::Mode;
 use super::error::{BatchError, Error};
+use super::flight::fly;
 use super::plan::clash;
 use super::retry::{self, Attempt, Before};
 use super::row::{behind, booking_at, booking_columns};
 use super::slot::{blocker, guarded, in_slot};
-use super::statements::{BEGIN, Prepared, end_of};
+use super::statements::Prepared;
 use crate::booking::{Booking, HoldTtl, NewBooking, Timestamp, UtcDay};
 use crate::db::{Connection, Pool};
 
@@ -198,23 +199,17 @@ impl Attempt for Create {
     }
 }
 
-/// The whole transaction, sent at once. An error in the middle makes the COMMIT a ROLLBACK.
+/// The whole transaction.
 async fn flight(
     connection: &Connection,
     batch: &Columns<'_>,
     fate: Fate,
     mode: Mode,
 ) -> Result<Vec<Row>, tokio_postgres::Error> {
-    let statement = |prepared: Prepared| connection.statement(prepared as usize);
     let slot: [&(dyn ToSql + Sync); 4] = [&batch.ids, &batch.resources, &batch.starts, &batch.ends];
-    let [ids, resources, starts, ends] = slot;
-    let guards = [ids, resources, starts, ends, &batch.day_ids, &batch.days];
+    let guards = [slot.as_slice(), &[&batch.day_ids, &batch.days]].concat();
     let all_or_none = fate == Fate::Shared;
-    let insert = [
-        ids,
-        resources,
-        starts,
-        ends,
+    let details: [&(dyn ToSql + Sync); 6] = [
         &batch.bookers,
         &batch.notes,
         &batch.holds,
@@ -222,21 +217,13 @@ async fn flight(
         &batch.fingerprints,
         &all_or_none,
     ];
-    let (begin, guarded, cleared, inserted, outcome, end) = tokio::join!(
-        biased;
-        connection.batch_execute(BEGIN),
-        connection.execute(statement(Prepared::CreateGuards), &guards),
-        connection.execute(statement(Prepared::CreateClear), &slot),
-        connection.execute(statement(Prepared::CreateInsert), &insert),
-        connection.query(statement(Prepared::CreateOutcome), &slot),
-        connection.batch_execute(end_of(mode)),
-    );
-    begin?;
-    guarded?;
-    cleared?;
-    inserted?;
-    let rows = outcome?;
-    end?;
+    let insert = [slot.as_slice(), &details].concat();
+    let writes = [
+        (Prepared::CreateGuards, guards.as_slice()),
+        (Prepared::CreateClear, &slot),
+        (Prepared::CreateInsert, &insert),
+    ];
+    let (_, rows) = fly(connection, writes, (Prepared::CreateOutcome, &slot), mode).await?;
     Ok(rows)
 }
 

@@ -3,6 +3,7 @@
 mod change;
 mod create;
 mod error;
+mod flight;
 mod lane;
 mod lease;
 mod list;

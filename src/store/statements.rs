@@ -1,18 +1,6 @@
 //! The statements that every pooled connection carries, prepared once.
 
-use super::{Mode, change, create, list, read, transition};
-
-/// Opens the transaction of every change. Aurora DSQL knows this level only, and it has to be said
-/// here: `SET TRANSACTION` is an error there.
-pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ";
-
-/// What closes it.
-pub(super) fn end_of(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Commit => "COMMIT",
-        Mode::Validate => "ROLLBACK",
-    }
-}
+use super::{change, create, list, read, transition};
 
 macro_rules! statements {
     ($($name:ident = $sql:expr,)*) => {

@@ -6,9 +6,10 @@ use tokio_postgres::types::ToSql;
 
 use super::Mode;
 use super::error::Error;
+use super::flight::{Params, fly};
 use super::retry::{self, Attempt, Before};
 use super::row::booking_at;
-use super::statements::{BEGIN, Prepared};
+use super::statements::Prepared;
 use crate::booking::{Booking, BookingId, CancelReason, Revision, State};
 use crate::db::{Connection, Pool};
 
@@ -175,27 +176,18 @@ impl Attempt for Delete {
     }
 }
 
-/// The whole transaction, sent at once: how many rows it changed, and the row as it is after.
+/// The whole transaction: how many rows it changed, and the row as it is after.
 async fn flight(
     connection: &Connection,
     id: BookingId,
     prepared: Prepared,
-    params: &[&(dyn ToSql + Sync)],
+    params: Params<'_>,
 ) -> Result<(u64, Option<Row>), tokio_postgres::Error> {
     let ids = [*id.as_uuid()];
-    let ids_param: [&(dyn ToSql + Sync); 1] = [&ids.as_slice()];
-    let (begin, changed, row, end) = tokio::join!(
-        biased;
-        connection.batch_execute(BEGIN),
-        connection.execute(connection.statement(prepared as usize), params),
-        connection.query_opt(connection.statement(Prepared::Get as usize), &ids_param),
-        connection.batch_execute("COMMIT"),
-    );
-    begin?;
-    let changed = changed?;
-    let row = row?;
-    end?;
-    Ok((changed, row))
+    let get: [&(dyn ToSql + Sync); 1] = [&ids.as_slice()];
+    let writes = [(prepared, params)];
+    let ([changed], rows) = fly(connection, writes, (Prepared::Get, &get), Mode::Commit).await?;
+    Ok((changed, rows.into_iter().next()))
 }
 
 /// Changed, now or by an earlier attempt; in the state asked for already; or the reason why not.

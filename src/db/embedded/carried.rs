@@ -19,7 +19,7 @@ pub(super) fn unpack() -> Result<PathBuf, Error> {
     let home = cache.join(format!("postgresql-{VERSION}"));
     if !home.exists() {
         // Unpacked elsewhere and renamed, so that the place is complete as soon as it exists.
-        let unfinished = cache.join(format!("unpacking-{VERSION}-{}", std::process::id()));
+        let unfinished = cache.join(format!("unpacking-{}", uuid::Uuid::new_v4().simple()));
         unpack_into(&unfinished)?;
         let renamed = fs::rename(&unfinished, &home);
         if renamed.is_err() {

@@ -166,13 +166,13 @@ async fn a_call_is_one_line_in_the_log_however_it_ends() {
         .filter(|line| line.contains("logged-"))
         .collect();
     let expected = [
-        (" INFO ", "logged-1", "code=Ok"),
+        (" INFO ", "logged-1", "code=\"OK\""),
         (
             " WARN ",
             "logged-2",
-            "code=DeadlineExceeded reason=\"DEADLINE_EXCEEDED\"",
+            "code=\"DEADLINE_EXCEEDED\" reason=\"DEADLINE_EXCEEDED\"",
         ),
-        (" INFO ", "logged-3", "code=Cancelled"),
+        (" INFO ", "logged-3", "code=\"CANCELLED\""),
     ];
     assert_eq!(logged.len(), expected.len(), "{logged:?}");
     for (line, (level, id, what)) in logged.into_iter().zip(expected) {

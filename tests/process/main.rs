@@ -1,0 +1,8 @@
+//! The program as it is started, stopped, killed and misconfigured: the real binary.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod commands;
+mod misconfigured;
+mod program;
+mod stopping;

@@ -1,0 +1,262 @@
+//! SIGTERM under load loses nothing and cuts nothing off; kill -9 loses nothing acknowledged.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use booking_service::pb;
+use prost_types::Timestamp;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::program::Program;
+
+type Client = pb::booking_service_client::BookingServiceClient<Channel>;
+
+fn request(resource: String, hour: i64) -> pb::CreateBookingRequest {
+    let at = |hour: i64| Timestamp {
+        seconds: 1_798_761_600 + hour * 3_600,
+        nanos: 0,
+    };
+    let booking = pb::Booking {
+        resource,
+        start_time: Some(at(hour)),
+        end_time: Some(at(hour + 1)),
+        booked_by: "ada".to_owned(),
+        ..pb::Booking::default()
+    };
+    pb::CreateBookingRequest {
+        booking: Some(booking),
+        ..pb::CreateBookingRequest::default()
+    }
+}
+
+/// Books without a pause until the service is gone. Returns the names that were acknowledged, and
+/// the error that ended it.
+async fn book_until_gone(mut client: Client, number: usize) -> (Vec<String>, Status) {
+    let mut acknowledged = Vec::new();
+    for hour in 0.. {
+        match client
+            .create_booking(request(format!("room-{number}"), hour))
+            .await
+        {
+            Ok(made) => acknowledged.push(made.into_inner().name),
+            Err(status) => return (acknowledged, status),
+        }
+    }
+    unreachable!("the loop above returns")
+}
+
+async fn assert_kept(client: &mut Client, names: &[String]) {
+    for chunk in names.chunks(100) {
+        let request = pb::BatchGetBookingsRequest {
+            names: chunk.to_vec(),
+        };
+        let found = client
+            .batch_get_bookings(request)
+            .await
+            .expect("all are there");
+        assert_eq!(found.into_inner().bookings.len(), chunk.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_under_load_loses_nothing_and_cuts_nothing_off() {
+    let data = tempfile::tempdir().unwrap();
+    let data_dir = data.path().join("data");
+    let arguments = [
+        "--data-dir",
+        data_dir.to_str().unwrap(),
+        "--drain-delay",
+        "500ms",
+    ];
+    let mut program = Program::serve(&arguments).await;
+
+    // A connection that never says a word, and a watch that never ends by itself.
+    let _idle = TcpStream::connect(program.address().await).await.unwrap();
+    let watch = HealthCheckRequest {
+        service: "readiness".to_owned(),
+    };
+    let mut health = HealthClient::new(program.channel().await);
+    let mut watch = health.watch(watch).await.expect("watched").into_inner();
+    let client = program.client().await;
+    let load: Vec<_> = (0..32)
+        .map(|number| tokio::spawn(book_until_gone(client.clone(), number)))
+        .collect();
+
+    sleep(Duration::from_millis(500)).await;
+    let stopped = Instant::now();
+    program.signal("TERM").await;
+    let status = program.ended().await;
+    assert_eq!(status.code(), Some(0), "{:#?}", program.log());
+    assert!(
+        stopped.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        stopped.elapsed()
+    );
+
+    let mut acknowledged = Vec::new();
+    for one in load {
+        let (names, end) = one.await.unwrap();
+        // Never sent: the client had no connection any more, or closed it before its turn came.
+        let cause = format!("{end:?}");
+        let unsent = ["ConnectError", "Canceled, \"connection closed\""];
+        assert!(unsent.iter().any(|it| cause.contains(it)), "{cause}");
+        acknowledged.extend(names);
+    }
+    assert!(acknowledged.len() > 100, "{} bookings", acknowledged.len());
+    let log = program.log();
+    let answered = log.iter().filter(|line| line["message"] == "answered");
+    let mut others = answered.filter(|line| line["code"] != "OK");
+    assert_eq!(others.next(), None, "each call that came in was answered");
+    while watch.message().await.is_ok_and(|told| told.is_some()) {}
+
+    let mut again = Program::serve(&arguments).await;
+    assert_kept(&mut again.client().await, &acknowledged).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_loses_nothing_acknowledged_and_leaves_no_server_behind() {
+    let data = tempfile::tempdir().unwrap();
+    let data_dir = data.path().join("data");
+    let arguments = ["--data-dir", data_dir.to_str().unwrap()];
+    let mut acknowledged = Vec::new();
+    for round in 0..3 {
+        let mut program = Program::serve(&arguments).await;
+        let client = program.client().await;
+        assert_kept(&mut client.clone(), &acknowledged).await;
+        let load: Vec<_> = (0..16)
+            .map(|number| tokio::spawn(book_until_gone(client.clone(), round * 100 + number)))
+            .collect();
+        sleep(Duration::from_millis(300)).await;
+        program.signal("KILL").await;
+        program.ended().await;
+        for one in load {
+            acknowledged.extend(one.await.unwrap().0);
+        }
+    }
+    assert!(acknowledged.len() > 100, "{} bookings", acknowledged.len());
+    let pid_file = data_dir.join("cluster/postmaster.pid");
+    let alive = || {
+        let pid = std::fs::read_to_string(&pid_file)
+            .ok()?
+            .lines()
+            .next()?
+            .to_owned();
+        std::path::Path::new("/proc")
+            .join(pid)
+            .exists()
+            .then_some(())
+    };
+    let until = Instant::now() + Duration::from_secs(20);
+    while alive().is_some() {
+        assert!(
+            Instant::now() < until,
+            "PostgreSQL goes on without its owner"
+        );
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_it_at_once() {
+    let data = tempfile::tempdir().unwrap();
+    let data_dir = data.path().join("data");
+    let arguments = [
+        "--data-dir",
+        data_dir.to_str().unwrap(),
+        "--drain-delay",
+        "1h",
+    ];
+    let mut program = Program::serve(&arguments).await;
+    program.signal("TERM").await;
+    program
+        .line("stopping: readiness is withdrawn, calls in flight are finished")
+        .await;
+    program.signal("INT").await;
+    assert_eq!(program.ended().await.code(), Some(1));
+}
+
+/// One that has been begun is made, though its caller has hung up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_does_not_depend_on_its_caller_listening() {
+    let data = tempfile::tempdir().unwrap();
+    let data_dir = data.path().join("data");
+    let mut program = Program::serve(&["--data-dir", data_dir.to_str().unwrap()]).await;
+    let mut client = program.client().await;
+    let sent = Arc::new(AtomicBool::new(false));
+    let mut hung_up = 0;
+    for hour in 0..200 {
+        let mut caller = client.clone();
+        let call =
+            tokio::spawn(async move { caller.create_booking(request("room".into(), hour)).await });
+        sleep(Duration::from_micros(u64::try_from(hour).unwrap() * 20)).await;
+        if !call.is_finished() {
+            hung_up += 1;
+        }
+        call.abort();
+        sent.store(true, Ordering::Relaxed);
+    }
+    assert!(hung_up > 10, "{hung_up} callers hung up in time");
+    // Each slot is either free or taken whole: whoever tries next gets a clear answer.
+    for hour in 0..200 {
+        match client.create_booking(request("room".into(), hour)).await {
+            Ok(_) => {}
+            Err(status) => assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_call_leaves_one_line_in_the_log() {
+    let data = tempfile::tempdir().unwrap();
+    let data_dir = data.path().join("data");
+    let mut program = Program::serve(&["--data-dir", data_dir.to_str().unwrap()]).await;
+    let mut client = program.client().await;
+    let mut booked = tonic::Request::new(request("room".to_owned(), 0));
+    booked
+        .metadata_mut()
+        .insert("x-request-id", "a-request-of-mine".parse().unwrap());
+    client.create_booking(booked).await.expect("free");
+    client
+        .create_booking(request("room".to_owned(), 0))
+        .await
+        .expect_err("taken");
+    let until = Instant::now() + Duration::from_secs(5);
+    let answered = loop {
+        let lines = program
+            .log()
+            .into_iter()
+            .filter(|line| line["message"] == "answered");
+        let lines: Vec<_> = lines.collect();
+        if lines.len() >= 2 || Instant::now() > until {
+            break lines;
+        }
+        sleep(Duration::from_millis(10)).await;
+    };
+    let [first, second] = answered.as_slice() else {
+        panic!("two lines: {answered:#?}")
+    };
+    assert_eq!(
+        first["span"]["request_id"], "a-request-of-mine",
+        "{first:#?}"
+    );
+    assert_eq!(
+        (&first["code"], &second["code"]),
+        (&"OK".into(), &"FAILED_PRECONDITION".into())
+    );
+    assert_eq!(second["reason"], "SLOT_UNAVAILABLE");
+    assert!(
+        first["duration_ms"].as_f64().is_some_and(|ms| ms > 0.0),
+        "{first:#?}"
+    );
+    assert!(
+        first["span"]["method"]
+            .as_str()
+            .is_some_and(|it| it.contains("CreateBooking"))
+    );
+}
