@@ -89,10 +89,6 @@ impl Run {
         place(self.slots.fetch_add(1, Ordering::Relaxed), self.resources())
     }
 
-    fn hot_place(&self, call: usize) -> Place {
-        place(call / self.options.rivals, 1)
-    }
-
     /// The number of the next call, and what kind it is.
     pub(crate) fn next_call(&self) -> (usize, Kind) {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
@@ -113,9 +109,10 @@ impl Run {
 
     /// Where a create of this number is to be.
     pub(crate) fn place_of(&self, call: usize) -> Place {
-        match self.options.scenario {
-            Scenario::Hot => self.hot_place(call),
-            _ => self.free_place(),
+        if self.options.scenario == Scenario::Hot {
+            place(call / self.options.rivals, 1)
+        } else {
+            self.free_place()
         }
     }
 

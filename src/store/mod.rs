@@ -1,5 +1,7 @@
 //! Where bookings are kept: the one place with SQL. Never lets two blocking bookings overlap.
 
+#[doc(hidden)]
+pub mod bench;
 mod change;
 mod create;
 mod error;
