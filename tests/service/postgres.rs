@@ -6,40 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use booking_service::db::embedded::{Options, Server};
 use booking_service::db::{Database, Pool, PoolOptions, Target, postgres};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::OnceCell;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// The server of this run. It ends with the process.
-struct Running {
-    server: Server,
-    _data_dir: TempDir,
-}
-
-static RUNNING: OnceCell<Running> = OnceCell::const_new();
-
-async fn running() -> &'static Running {
-    RUNNING
-        .get_or_init(|| async {
-            let data_dir = tempfile::tempdir().expect("a directory");
-            let mut options = Options::new(data_dir.path().join("data"));
-            // Many tests at once, each with replicas and pools.
-            options
-                .settings
-                .push(("max_connections".to_owned(), "500".to_owned()));
-            let server = Server::start(&options).await.expect("PostgreSQL starts");
-            Running {
-                server,
-                _data_dir: data_dir,
-            }
-        })
-        .await
-}
+#[path = "../support/mod.rs"]
+mod support;
 
 /// A database, and its name.
 pub(crate) struct FreshDatabase {
@@ -50,8 +25,8 @@ pub(crate) struct FreshDatabase {
 /// An empty database of its own.
 pub(crate) async fn fresh_database() -> FreshDatabase {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
-    let server = &running().await.server;
+    let name = format!("service_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    let server = support::server().await;
     server.create_database(&name).await.expect("a database");
     let database = Database::open(&server.target(&name))
         .await
@@ -94,7 +69,7 @@ impl Wire {
     pub(crate) async fn to(name: &str) -> Self {
         let socket_dir = tempfile::tempdir().expect("a directory");
         let near = UnixListener::bind(socket_dir.path().join(".s.PGSQL.5432")).expect("bound");
-        let far = running().await.server.socket_dir().join(".s.PGSQL.5432");
+        let far = support::server().await.socket_dir().join(".s.PGSQL.5432");
         let (to_lose, broken) = (Arc::new(AtomicU32::new(0)), CancellationToken::new());
         let traffic = Arc::new(Traffic::default());
         tokio::spawn(broken.clone().run_until_cancelled_owned({
