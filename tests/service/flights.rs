@@ -290,7 +290,9 @@ fn a_read_ends_at_its_deadline() {
         let hasty = get(Duration::from_millis(200));
         let patient = get(Duration::from_secs(30));
         let (hasty, patient) = tokio::join!(hasty, patient);
-        assert_eq!(hasty.expect_err("late").code(), Code::DeadlineExceeded);
+        // Whoever notices first: the service, or the client's own timer, which says so.
+        let late = hasty.expect_err("late").code();
+        assert!(matches!(late, Code::DeadlineExceeded | Code::Cancelled));
         patient.expect("in time");
     });
 }
