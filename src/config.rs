@@ -120,7 +120,7 @@ pub struct DatabaseOptions {
     )]
     pub cluster_user: String,
 
-    /// AWS region of the cluster; by default read off its host name.
+    /// AWS region of the cluster, where its host name does not tell.
     #[arg(long, env = "AWS_REGION", value_name = "REGION")]
     pub cluster_region: Option<String>,
 

@@ -11,7 +11,7 @@
 //! - [`db`]: how a connection comes about: a private PostgreSQL, one by URL, or Aurora DSQL.
 //! - [`server`]: puts it together on a socket it is given, and drains it when told to stop.
 //! - [`config`]: the command line and its environment, parsed into typed options.
-//! - [`commands`]: what the program can be asked to do: `serve`, `migrate`, `maintain`, `schema drop`.
+//! - [`commands`]: what the program can be asked to do: `serve`, `migrate`, `maintain`, and so on.
 //! - [`telemetry`]: what it tells its operators.
 //! - [`pb`]: the generated messages and clients of `proto/booking/v1`.
 

@@ -37,7 +37,8 @@ pub struct Options {
 
 impl Options {
     /// The cluster at `endpoint`, a host name with an optional port, as the database role `user`;
-    /// `region` is read off the host name where it is not given.
+    /// `region` is for a host name that does not tell it. Where it tells, it is right: AWS's
+    /// runtimes set their own region in the environment, and the cluster may lie in another.
     ///
     /// # Errors
     /// [`Error::Configuration`] where the endpoint is no host name, or no region is to be found.
@@ -54,7 +55,7 @@ impl Options {
                     .to_owned(),
             ));
         };
-        let Some(region) = region.or_else(|| region_of(host)) else {
+        let Some(region) = region_of(host).or(region) else {
             return Err(Error::Configuration(format!(
                 "the host name {host} does not tell the AWS region: give it with --cluster-region \
                  (AWS_REGION)"

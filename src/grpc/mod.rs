@@ -1,6 +1,8 @@
 //! The edge: turns wire requests into calls of the store, and what comes back into answers.
 
 mod answer;
+#[doc(hidden)]
+pub mod bench;
 mod call;
 pub(crate) mod code;
 mod deadline;

@@ -86,6 +86,11 @@ impl Error {
             Self::Unavailable { source } => Self::Unavailable {
                 source: source.to_string().into(),
             },
+            Self::Contention { attempts, source } => Self::Contention {
+                attempts: *attempts,
+                source: source.to_string().into(),
+            },
+            Self::Overloaded => Self::Overloaded,
             other => Self::Internal {
                 source: other.to_string().into(),
             },

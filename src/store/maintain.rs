@@ -79,8 +79,10 @@ pub async fn run(
         return Ok(None);
     }
     let purged = purge(client, options, &lease).await;
-    lease::release(client, &lease).await?;
-    purged.map(Some)
+    let released = lease::release(client, &lease).await;
+    let purged = purged?;
+    released?;
+    Ok(Some(purged))
 }
 
 async fn purge(

@@ -1,5 +1,7 @@
 //! Where bookings are kept: the one place with SQL. Never lets two blocking bookings overlap.
 
+#[doc(hidden)]
+pub mod bench;
 mod change;
 mod create;
 mod error;
@@ -9,6 +11,7 @@ mod lease;
 mod list;
 pub mod maintain;
 mod plan;
+mod point_reads;
 mod read;
 mod retry;
 mod row;
@@ -32,6 +35,7 @@ use crate::booking::{
 use crate::db::Pool;
 
 use lane::Lanes;
+use point_reads::PointReads;
 
 pub use error::{BatchError, Cause, Error};
 pub use lane::LaneOptions;
@@ -91,19 +95,22 @@ pub struct Page {
 pub struct Store {
     pool: Pool,
     lanes: Arc<Lanes>,
+    reads: Arc<PointReads>,
     changes: TaskTracker,
 }
 
 impl Store {
-    /// A store on this pool, whose connections carry [`STATEMENTS`]. Starts its lanes, so it needs a
-    /// Tokio runtime.
+    /// A store on this pool, whose connections carry [`STATEMENTS`]. Starts its lanes and readers, so
+    /// it needs a Tokio runtime.
     #[must_use]
     pub fn new(pool: Pool, lanes: LaneOptions) -> Self {
         let changes = TaskTracker::new();
         let lanes = Arc::new(Lanes::start(&pool, lanes, &changes));
+        let reads = Arc::new(PointReads::start(&pool));
         Self {
             pool,
             lanes,
+            reads,
             changes,
         }
     }
@@ -146,7 +153,7 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`], and what any call can meet.
     pub async fn get(&self, id: BookingId, deadline: Instant) -> Result<Booking, Error> {
-        Ok(self.get_batch(vec![id], deadline).await?.remove(0))
+        in_time(deadline, self.reads.get(id, deadline)).await
     }
 
     /// Returns these bookings, in this order, as they were at one moment.

@@ -172,8 +172,12 @@ fn create_index(dialect: Dialect, (kind, name, on, _): (&str, &str, &str, &str))
     }
 }
 
-const SET_VERSION: &str = "INSERT INTO booking_schema (id, version) VALUES (1, 1) \
-    ON CONFLICT (id) DO UPDATE SET version = excluded.version";
+fn set_version() -> String {
+    format!(
+        "INSERT INTO booking_schema (id, version) VALUES (1, {VERSION}) \
+         ON CONFLICT (id) DO UPDATE SET version = excluded.version"
+    )
+}
 
 fn grants(role: &str) -> [String; 3] {
     let role = quote_name(role);
@@ -241,7 +245,7 @@ pub fn script(dialect: Dialect, options: &Options) -> String {
             }
         }
     }
-    add("", SET_VERSION);
+    add("", &set_version());
     script
 }
 
@@ -261,11 +265,10 @@ pub async fn migrate(database: &Database, options: &Options) -> Result<(), Error
         .await?;
     }
     let lease = acquire(&client).await?;
-    let outcome = migrate_alone(&client, database.dialect(), options).await;
-    lease::release(&client, &lease)
-        .await
-        .map_err(|error| failed("release the lease", error))?;
-    outcome
+    let migrated = migrate_alone(&client, database.dialect(), options).await;
+    let released = lease::release(&client, &lease).await;
+    migrated?;
+    released.map_err(|error| failed("release the lease", error))
 }
 
 async fn acquire(client: &Client) -> Result<Lease, Error> {
@@ -297,7 +300,7 @@ async fn migrate_alone(client: &Client, dialect: Dialect, options: &Options) -> 
     if let Some(role) = &options.serve_role {
         make_role(client, dialect, role, &options.iam_roles).await?;
     }
-    run(client, "set the schema's version", SET_VERSION).await?;
+    run(client, "set the schema's version", &set_version()).await?;
     Ok(())
 }
 

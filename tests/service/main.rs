@@ -4,6 +4,7 @@
 
 mod contention;
 mod errors;
+mod flights;
 mod harness;
 mod holds;
 mod lost_reply;
