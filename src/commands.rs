@@ -13,6 +13,7 @@ use crate::config::{
 };
 use crate::db::{self, Database, Dialect, Target};
 use crate::store::{maintain, schema};
+use crate::telemetry::metrics;
 use crate::{server, telemetry};
 
 /// Why a command failed: one line, which says what to do.
@@ -28,13 +29,18 @@ pub enum Error {
     #[error(transparent)]
     Schema(#[from] schema::Error),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; choose another with --listen")]
+    #[error("cannot listen on {address}: {source}; choose another with {option}")]
     Listen {
+        /// The option that it came from.
+        option: &'static str,
         /// The address.
         address: SocketAddr,
         /// Why not.
         source: io::Error,
     },
+    /// Traces cannot be sent.
+    #[error("cannot send traces: {0}; check --otlp-endpoint and the OTEL_EXPORTER_OTLP_ variables")]
+    Traces(#[from] opentelemetry_otlp::ExporterBuildError),
     /// Purging failed.
     #[error("could not purge: {0}; run it again, what was purged stays so")]
     Maintain(#[from] tokio_postgres::Error),
@@ -58,6 +64,7 @@ impl Error {
             Self::Database(_)
             | Self::Schema(_)
             | Self::Listen { .. }
+            | Self::Traces(_)
             | Self::Maintain(_)
             | Self::Server(_)
             | Self::SecondSignal
@@ -132,9 +139,16 @@ async fn maintain_once(database: &Database, retention: &RetentionOptions) -> Res
                 guards,
                 expired_holds,
             } = purged;
+            metrics::purged(metrics::Purge::Done {
+                guards,
+                expired_holds,
+            });
             tracing::info!(guards, expired_holds, "purged");
         }
-        None => tracing::info!("somebody else is purging: there is nothing to do"),
+        None => {
+            metrics::purged(metrics::Purge::Skipped);
+            tracing::info!("somebody else is purging: there is nothing to do");
+        }
     }
     Ok(())
 }

@@ -50,7 +50,10 @@ struct Confirm {
 
 impl Attempt for Confirm {
     type Answer = Booking;
-    const NAME: &'static str = "confirm";
+
+    fn name(&self) -> &'static str {
+        "confirm"
+    }
 
     fn mode(&self) -> Mode {
         Mode::Commit
@@ -104,7 +107,10 @@ struct Cancel {
 
 impl Attempt for Cancel {
     type Answer = Booking;
-    const NAME: &'static str = "cancel";
+
+    fn name(&self) -> &'static str {
+        "cancel"
+    }
 
     fn mode(&self) -> Mode {
         Mode::Commit
@@ -151,7 +157,10 @@ struct Delete {
 
 impl Attempt for Delete {
     type Answer = ();
-    const NAME: &'static str = "delete";
+
+    fn name(&self) -> &'static str {
+        "delete"
+    }
 
     fn mode(&self) -> Mode {
         Mode::Commit
