@@ -229,13 +229,13 @@ async fn carry_out(pool: Pool, plan: Plan<Request>) -> Vec<Request> {
 /// The caller that the span of a shared transaction is a child of, the first that is traced, and the
 /// others that it is linked to.
 fn callers<'a>(
-    all: impl Iterator<Item = &'a Caller> + Clone,
+    mut all: impl Iterator<Item = &'a Caller> + Clone,
 ) -> (Option<&'a Caller>, Vec<SpanContext>) {
     let traced = all.clone().position(|caller| caller.sampled().is_some());
     let at = traced.unwrap_or(0);
     let others = all.clone().skip(at + 1).filter_map(Caller::sampled);
     let others = others.take(LINKS_MAX).collect();
-    (all.skip(at).next(), others)
+    (all.nth(at), others)
 }
 
 /// All in one transaction; one by one if that fails for a reason other than time or place, so that

@@ -257,8 +257,8 @@ pub fn start() {
     let _ = metrics.connection_waits.get_or_create(&[]);
 }
 
-/// Everything counted until now, in the text format of OpenMetrics, which Prometheus's own format
-/// covers too. Empty before [`start`].
+/// Everything counted until now, in the text format of Prometheus, in its stricter dialect,
+/// `OpenMetrics`. Empty before [`start`].
 #[must_use]
 pub fn render() -> String {
     let mut rendered = String::new();
