@@ -149,12 +149,12 @@ metrics! {
         ["db_operation_name", "cause"]
         "Attempts made again; cause is conflict or lost";
 
-    batch_sizes: Family<Labels<0>, Histogram, Buckets> = Family::new_with_constructor(Buckets(&SIZE_BUCKETS)),
+    batch_sizes: Histogram = Histogram::new(SIZE_BUCKETS),
     "booking_batch_size" Histogram []
         "Creates that shared a transaction";
 
     #[seconds]
-    queue_waits: Histograms<0> = Family::new_with_constructor(Buckets(&LATENCY_BUCKETS)),
+    queue_waits: Histogram = Histogram::new(LATENCY_BUCKETS),
     "booking_queue_wait" Histogram []
         "Time that a create waited before its batch began";
 
@@ -184,7 +184,7 @@ metrics! {
         "Transactions and reads that wait for a connection";
 
     #[seconds]
-    connection_waits: Histograms<0> = Family::new_with_constructor(Buckets(&LATENCY_BUCKETS)),
+    connection_waits: Histogram = Histogram::new(LATENCY_BUCKETS),
     "db_client_connection_wait_time" Histogram []
         "Time that a connection of the pool was waited for";
 
@@ -252,9 +252,6 @@ pub fn start() {
     for kind in ["guards", "expired_holds"] {
         let _ = metrics.purged.get_or_create(&[("kind", kind)]);
     }
-    let _ = metrics.batch_sizes.get_or_create(&[]);
-    let _ = metrics.queue_waits.get_or_create(&[]);
-    let _ = metrics.connection_waits.get_or_create(&[]);
 }
 
 /// Everything counted until now, in the text format of Prometheus, in its stricter dialect,
@@ -379,9 +376,8 @@ pub(crate) fn batch_begins(waits: impl ExactSizeIterator<Item = Duration>) {
     count(|metrics| {
         // A batch has at most hundreds of members.
         let size = u32::try_from(waits.len()).unwrap_or(u32::MAX);
-        metrics.batch_sizes.get_or_create(&[]).observe(size.into());
-        let queue_waits = metrics.queue_waits.get_or_create(&[]);
-        waits.for_each(|wait| queue_waits.observe(wait.as_secs_f64()));
+        metrics.batch_sizes.observe(size.into());
+        waits.for_each(|wait| metrics.queue_waits.observe(wait.as_secs_f64()));
     });
 }
 
@@ -402,8 +398,7 @@ pub(crate) fn queue_expired() {
 /// A connection of the pool was waited for; in vain, if the deadline passed.
 pub(crate) fn connection_waited(time: Duration, timed_out: bool) {
     count(|metrics| {
-        let waits = metrics.connection_waits.get_or_create(&[]);
-        waits.observe(time.as_secs_f64());
+        metrics.connection_waits.observe(time.as_secs_f64());
         if timed_out {
             metrics.connection_timeouts.inc();
         }
