@@ -15,6 +15,7 @@ use crate::config::{
 use crate::db::{self, Database, Dialect, Target};
 use crate::store::maintain::{self, Purged};
 use crate::store::schema;
+use crate::telemetry::metrics;
 use crate::{server, telemetry};
 
 /// Why a command failed: one line, which says what to do.
@@ -30,13 +31,18 @@ pub enum Error {
     #[error(transparent)]
     Schema(#[from] schema::Error),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; choose another with --listen")]
+    #[error("cannot listen on {address}: {source}; choose another with {option}")]
     Listen {
+        /// The option that it came from.
+        option: &'static str,
         /// The address.
         address: SocketAddr,
         /// Why not.
         source: io::Error,
     },
+    /// Traces cannot be sent.
+    #[error("cannot send traces: {0}; check --otlp-endpoint and the OTEL_EXPORTER_OTLP_ variables")]
+    Traces(#[from] opentelemetry_otlp::ExporterBuildError),
     /// Purging failed.
     #[error("could not purge: {0}; run it again, what was purged stays so")]
     Maintain(#[from] tokio_postgres::Error),
@@ -63,6 +69,7 @@ impl Error {
             Self::Database(_)
             | Self::Schema(_)
             | Self::Listen { .. }
+            | Self::Traces(_)
             | Self::Maintain(_)
             | Self::Server(_)
             | Self::Healthcheck(_)
@@ -138,8 +145,17 @@ async fn maintain_once(database: &Database, retention: &RetentionOptions) -> Res
         Some(Purged {
             guards,
             expired_holds,
-        }) => tracing::info!(guards, expired_holds, "purged"),
-        None => tracing::info!("somebody else is purging: there is nothing to do"),
+        }) => {
+            metrics::purged(metrics::Purge::Done {
+                guards,
+                expired_holds,
+            });
+            tracing::info!(guards, expired_holds, "purged");
+        }
+        None => {
+            metrics::purged(metrics::Purge::Skipped);
+            tracing::info!("somebody else is purging: there is nothing to do");
+        }
     }
     Ok(())
 }

@@ -234,7 +234,42 @@ pub struct ServeOptions {
         missing_docs,
         reason = "a comment here would replace the command's own help"
     )]
+    pub monitoring: MonitoringArgs,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would replace the command's own help"
+    )]
     pub log: LogOptions,
+}
+
+/// Metrics and traces.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Monitoring")]
+pub struct MonitoringArgs {
+    /// Address to serve Prometheus metrics on, at /metrics, without TLS or sign-in; by default there
+    /// are none.
+    #[arg(long, env = "BOOKING_METRICS_LISTEN", value_name = "ADDRESS")]
+    pub metrics_listen: Option<SocketAddr>,
+
+    /// OpenTelemetry collector to send traces to, by OTLP over gRPC without TLS, such as
+    /// `http://localhost:4317`; by default there are none.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", value_parser = collector)]
+    pub otlp_endpoint: Option<String>,
+
+    /// Share of the calls to trace, from 0 to 1, where the caller has not decided.
+    #[arg(long, env = "OTEL_TRACES_SAMPLER_ARG", value_name = "RATIO", default_value_t = 1.0, value_parser = ratio)]
+    pub trace_ratio: f64,
+
+    /// Name of this service in its traces.
+    #[arg(
+        long,
+        env = "OTEL_SERVICE_NAME",
+        value_name = "NAME",
+        default_value = "booking-service"
+    )]
+    pub trace_service_name: String,
 }
 
 /// How creates share transactions.
@@ -425,6 +460,25 @@ impl fmt::Debug for Secret {
 
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 10s or 500ms"))
+}
+
+fn collector(text: &str) -> Result<String, String> {
+    let url: http::Uri = text.parse().map_err(|error| format!("{error}"))?;
+    match (url.scheme_str(), url.host()) {
+        (Some("http"), Some(_)) => Ok(text.to_owned()),
+        _ => Err(
+            "write it like http://localhost:4317; for TLS, run a collector beside the service"
+                .to_owned(),
+        ),
+    }
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    let ratio = text
+        .parse()
+        .ok()
+        .filter(|ratio| (0.0..=1.0).contains(ratio));
+    ratio.ok_or_else(|| "must be a number from 0 to 1".to_owned())
 }
 
 fn positive_duration(text: &str) -> Result<Duration, String> {

@@ -1,4 +1,9 @@
-//! What the service tells its operators: logs, on standard error.
+//! What the service tells its operators: logs on standard error, metrics, and traces.
+
+pub mod exposition;
+pub mod metrics;
+pub mod traces;
+pub(crate) mod transaction;
 
 use std::io::{IsTerminal, stderr};
 

@@ -2,36 +2,86 @@
 
 use std::convert::Infallible;
 use std::future::pending;
+use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::config::{LaneArgs, ServeOptions};
-use crate::db::{Database, PoolOptions};
+use crate::config::{LaneArgs, MonitoringArgs, ServeOptions};
+use crate::db::{Database, Pool, PoolOptions};
 use crate::grpc::Limits;
 use crate::server::{self, Shutdown};
 use crate::store::{LaneOptions, STATEMENTS, Store, schema};
+use crate::telemetry::traces::{self, Traces};
+use crate::telemetry::{exposition, metrics};
 
 use super::{Error, open};
 
 /// Serves until SIGTERM or SIGINT.
 pub(super) async fn serve(options: ServeOptions) -> Result<(), Error> {
     // First, since it fails at once where the address is taken; a start takes longer.
-    let address = options.listen;
-    let listener = TcpListener::bind(address).await;
-    let listener = listener.map_err(|source| Error::Listen { address, source })?;
+    let listener = listen(options.listen, "--listen").await?;
+    let monitoring = Monitoring::start(&options.monitoring).await?;
     let database = open(&options.database).await?;
-    let served = serve_from(&database, listener, &options).await;
+    let served = serve_from(&database, listener, monitoring.metrics, &options).await;
     let closed = database.close().await;
+    if let Some(traces) = monitoring.traces {
+        traces.end().await;
+    }
     served?;
     Ok(closed?)
+}
+
+async fn listen(address: SocketAddr, option: &'static str) -> Result<TcpListener, Error> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|source| Error::Listen {
+        option,
+        address,
+        source,
+    })
+}
+
+/// What watches the service, as far as it is wanted.
+struct Monitoring {
+    metrics: Option<TcpListener>,
+    traces: Option<Traces>,
+}
+
+impl Monitoring {
+    async fn start(options: &MonitoringArgs) -> Result<Self, Error> {
+        let metrics = match options.metrics_listen {
+            Some(address) => {
+                metrics::start();
+                Some(listen(address, "--metrics-listen").await?)
+            }
+            None => None,
+        };
+        let start = |endpoint: &String| {
+            traces::start(&traces::Options {
+                endpoint: endpoint.clone(),
+                ratio: options.trace_ratio,
+                service_name: options.trace_service_name.clone(),
+            })
+        };
+        let traces = options.otlp_endpoint.as_ref().map(start).transpose()?;
+        Ok(Self { metrics, traces })
+    }
+}
+
+/// Serves the metrics, for ever, if they are wanted.
+async fn expose(listener: Option<TcpListener>, pool: Pool) -> Infallible {
+    match listener {
+        Some(listener) => exposition::serve(listener, move || pool.measure()).await,
+        None => pending().await,
+    }
 }
 
 async fn serve_from(
     database: &Database,
     listener: TcpListener,
+    metrics: Option<TcpListener>,
     options: &ServeOptions,
 ) -> Result<(), Error> {
     if database.is_embedded() {
@@ -43,7 +93,7 @@ async fn serve_from(
         size: options.pool_size,
     };
     let pool = database.pool(pool_options, STATEMENTS);
-    let store = Store::new(pool, lane_options(&options.lanes));
+    let store = Store::new(pool.clone(), lane_options(&options.lanes));
     // Until here a signal simply ends the process.
     let mut signals = Signals::new()?;
     let (stop, stopped) = oneshot::channel();
@@ -56,6 +106,7 @@ async fn serve_from(
         served = server::run(listener, store, server_options(options), shutdown) => Ok(served?),
         _ = second_signal => Err(Error::SecondSignal),
         never = purge_now_and_then(database, options) => match never {},
+        never = expose(metrics, pool) => match never {},
     }
 }
 
@@ -114,6 +165,7 @@ async fn purge_now_and_then(database: &Database, options: &ServeOptions) -> Infa
     loop {
         ticks.tick().await;
         if let Err(error) = super::maintain_once(database, &options.retention).await {
+            metrics::purged(metrics::Purge::Failed);
             tracing::warn!(%error, "cannot purge now: it is tried again in a while");
         }
     }

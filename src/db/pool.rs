@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_postgres::{Client, Statement};
 
 use super::{Connector, Dialect, Error, Unavailable};
+use crate::telemetry::metrics::{self, OneMore};
 
 /// Connections kept ready however idle the service is.
 const WARM_CONNECTIONS: u32 = 2;
@@ -45,6 +46,7 @@ pub struct PoolOptions {
 #[derive(Clone)]
 pub struct Pool {
     inner: bb8::Pool<Manager>,
+    connections_max: u32,
     failures: watch::Sender<Option<Unavailable>>,
 }
 
@@ -76,7 +78,11 @@ impl Pool {
                 connector,
                 statements,
             });
-        Self { inner, failures }
+        Self {
+            inner,
+            connections_max: options.size,
+            failures,
+        }
     }
 
     /// A connection to use until it is dropped.
@@ -85,6 +91,15 @@ impl Pool {
     /// [`Error::Unavailable`] as soon as an attempt to connect has failed and there is no other
     /// connection to wait for; [`Error::Timeout`] at the deadline.
     pub async fn get(&self, deadline: Instant) -> Result<PooledConnection, Error> {
+        let _waiting = OneMore::wanting_connection();
+        let begin = Instant::now();
+        let connection = self.get_usable(deadline).await;
+        let timed_out = matches!(connection, Err(Error::Timeout { .. }));
+        metrics::connection_waited(begin.elapsed(), timed_out);
+        connection
+    }
+
+    async fn get_usable(&self, deadline: Instant) -> Result<PooledConnection, Error> {
         let mut failures = self.failures.subscribe();
         loop {
             let connection = tokio::select! {
@@ -117,6 +132,13 @@ impl Pool {
     #[must_use]
     pub fn connections(&self) -> u32 {
         self.inner.state().connections
+    }
+
+    /// Tells the metrics what the pool is like now.
+    pub fn measure(&self) {
+        let state = self.inner.state();
+        let used = state.connections.saturating_sub(state.idle_connections);
+        metrics::pool(state.idle_connections, used, self.connections_max);
     }
 
     /// Connections that wait for work.
@@ -207,6 +229,24 @@ impl ManageConnection for Manager {
     type Error = Unavailable;
 
     async fn connect(&self) -> Result<Connection, Unavailable> {
+        let begin = Instant::now();
+        let made = self.make().await;
+        metrics::connection_made(begin.elapsed(), made.is_ok());
+        made
+    }
+
+    async fn is_valid(&self, connection: &mut Connection) -> Result<(), Unavailable> {
+        let answer = connection.client.check_connection().await;
+        answer.map_err(|error| Unavailable::from_driver(self.connector.place(), error))
+    }
+
+    fn has_broken(&self, connection: &mut Connection) -> bool {
+        !connection.is_usable()
+    }
+}
+
+impl Manager {
+    async fn make(&self) -> Result<Connection, Unavailable> {
         let client = self.connector.connect().await?;
         // Polled together, so they travel in one flight.
         let prepared = try_join_all(self.statements.iter().map(|sql| client.prepare(sql)));
@@ -221,15 +261,6 @@ impl ManageConnection for Manager {
             retire_at: Instant::now() + Duration::from_secs(rand::random_range(min..=max)),
             broken: AtomicBool::new(false),
         })
-    }
-
-    async fn is_valid(&self, connection: &mut Connection) -> Result<(), Unavailable> {
-        let answer = connection.client.check_connection().await;
-        answer.map_err(|error| Unavailable::from_driver(self.connector.place(), error))
-    }
-
-    fn has_broken(&self, connection: &mut Connection) -> bool {
-        !connection.is_usable()
     }
 }
 

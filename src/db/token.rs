@@ -8,6 +8,7 @@ use aws_sdk_dsql::config::{Credentials, ProvideCredentials};
 use tokio::sync::Mutex;
 
 use super::Unavailable;
+use crate::telemetry::metrics;
 
 /// How long a token may take to arrive; DSQL checks it only when a connection is made.
 const TOKEN_VALID_SECONDS: u64 = 900;
@@ -58,6 +59,12 @@ impl Signer {
 
     /// A fresh token, the password of one connection.
     pub(super) async fn token(&self) -> Result<AuthToken, Unavailable> {
+        let token = self.sign().await;
+        metrics::token_signed(token.is_ok());
+        token
+    }
+
+    async fn sign(&self) -> Result<AuthToken, Unavailable> {
         let config = Config::builder()
             .hostname(&self.host)
             .region(self.region.clone())

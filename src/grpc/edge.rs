@@ -13,7 +13,6 @@ use tokio::sync::Semaphore;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
-use tracing::Instrument;
 
 use crate::store;
 
@@ -96,12 +95,12 @@ where
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let call = Call::begin(&request);
-        let span = call.span();
+        let caller = call.caller();
         let deadline = Deadline::of(&request, &self.layer.limits);
         request.extensions_mut().insert(deadline);
         let Ok(permit) = Arc::clone(&self.layer.in_flight).try_acquire_owned() else {
             let refusal = async { Ok(call.end(refused(store::Error::Overloaded))) };
-            return Box::pin(refusal.instrument(span));
+            return Box::pin(caller.carry(refusal));
         };
         let handled = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         let answered = async move {
@@ -113,7 +112,7 @@ where
             drop(permit);
             Ok(call.end(response))
         };
-        Box::pin(answered.instrument(span))
+        Box::pin(caller.carry(answered))
     }
 }
 

@@ -11,6 +11,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 
 use crate::pb::booking_service_server::SERVICE_NAME;
 use crate::store;
+use crate::telemetry::metrics;
 
 /// How long the store gets to answer a check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -83,6 +84,7 @@ impl Health {
     }
 
     async fn set_ready(&self, ready: bool) {
+        metrics::ready(ready);
         let status = if ready {
             ServingStatus::Serving
         } else {

@@ -127,7 +127,10 @@ struct Update {
 
 impl Attempt for Update {
     type Answer = Booking;
-    const NAME: &'static str = "update";
+
+    fn name(&self) -> &'static str {
+        "update"
+    }
 
     fn mode(&self) -> Mode {
         self.mode

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use opentelemetry::trace::SpanContext;
 use tokio::time::Instant;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -113,14 +114,19 @@ enum Fate {
 /// What became of each member of a batch, in its order; `None` if there is no row to tell.
 type Outcomes = Vec<Option<Result<Booking, Error>>>;
 
-/// Makes a batch of bookings, each for itself; none of them rivals, no two with one id.
+/// Makes a batch of bookings, each for itself; none of them rivals, no two with one id. `others` wait
+/// for it besides the caller.
 pub(super) async fn create(
     pool: Pool,
     batch: Vec<NewBooking>,
     mode: Mode,
     deadline: Instant,
+    others: Vec<SpanContext>,
 ) -> Result<Vec<Result<Booking, Error>>, Error> {
-    let create = Create::new(batch, Fate::Separate, mode);
+    let create = Create {
+        others,
+        ..Create::new(batch, Fate::Separate, mode)
+    };
     let found = retry::run(&pool, &create, deadline).await?;
     Ok(found
         .into_iter()
@@ -168,6 +174,7 @@ struct Create {
     batch: Vec<NewBooking>,
     fate: Fate,
     mode: Mode,
+    others: Vec<SpanContext>,
 }
 
 impl Create {
@@ -176,13 +183,28 @@ impl Create {
             disjoint(&batch),
             "rivals in one batch would not see each other"
         );
-        Self { batch, fate, mode }
+        Self {
+            batch,
+            fate,
+            mode,
+            others: Vec::new(),
+        }
     }
 }
 
 impl Attempt for Create {
     type Answer = Outcomes;
-    const NAME: &'static str = "create";
+
+    fn name(&self) -> &'static str {
+        match self.fate {
+            Fate::Separate => "create",
+            Fate::Shared => "create_batch",
+        }
+    }
+
+    fn others(&self) -> &[SpanContext] {
+        &self.others
+    }
 
     fn mode(&self) -> Mode {
         self.mode

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
+use opentelemetry::trace::SpanContext;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,8 @@ use super::plan::{Candidate, Limits, Plan};
 use super::{Mode, create, read};
 use crate::booking::{Booking, Interval, NewBooking, Resource};
 use crate::db::Pool;
+use crate::telemetry::metrics::{self, OneMore};
+use crate::telemetry::traces::{Caller, LINKS_MAX};
 
 /// How creates are batched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +63,11 @@ struct Request {
     new: NewBooking,
     deadline: Instant,
     reply: oneshot::Sender<Result<Booking, Error>>,
+    caller: Caller,
+    arrival: Instant,
     /// Its place in the queue, given back when it is answered.
     _place: OwnedSemaphorePermit,
+    _in_queue: OneMore,
 }
 
 impl Request {
@@ -106,17 +112,19 @@ impl Lanes {
         deadline: Instant,
     ) -> Result<Booking, Error> {
         let lane = &self.lanes[self.lane_of(&new.draft().resource)];
-        let place = lane
-            .places
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| Error::Overloaded)?;
+        let place = lane.places.clone().try_acquire_owned().map_err(|_| {
+            metrics::queue_refused();
+            Error::Overloaded
+        })?;
         let (reply, answer) = oneshot::channel();
         let request = Request {
             new,
             deadline,
             reply,
+            caller: Caller::current(),
+            arrival: Instant::now(),
             _place: place,
+            _in_queue: OneMore::in_queue(),
         };
         lane.queue.send(request).map_err(|_| Error::Overloaded)?;
         answer.await.unwrap_or_else(|gone| {
@@ -178,6 +186,7 @@ fn drop_late(waiting: &mut VecDeque<Request>) {
     if waiting.iter().any(late) {
         for request in std::mem::take(waiting) {
             if late(&request) {
+                metrics::queue_expired();
                 request.answer(Err(Error::DeadlineExceeded));
             } else {
                 waiting.push_back(request);
@@ -192,7 +201,15 @@ async fn carry_out(pool: Pool, plan: Plan<Request>) -> Vec<Request> {
     let Some(deadline) = batch.iter().map(|request| request.deadline).max() else {
         return Vec::new();
     };
-    let outcomes = attempt(&pool, &batch, deadline).await;
+    let now = Instant::now();
+    metrics::batch_begins(batch.iter().map(|request| now - request.arrival));
+    let rivals = followers.iter().map(|(follower, _)| &follower.caller);
+    let (first, others) = callers(batch.iter().map(|request| &request.caller).chain(rivals));
+    let attempted = attempt(&pool, &batch, deadline, others);
+    let outcomes = match first {
+        Some(first) => first.carry(attempted).await,
+        None => attempted.await,
+    };
     let mut again = Vec::new();
     let mut repeats = Vec::new();
     for (follower, leader) in followers {
@@ -209,11 +226,28 @@ async fn carry_out(pool: Pool, plan: Plan<Request>) -> Vec<Request> {
     again
 }
 
+/// The caller that the span of a shared transaction is a child of, the first that is traced, and the
+/// others that it is linked to.
+fn callers<'a>(
+    mut all: impl Iterator<Item = &'a Caller> + Clone,
+) -> (Option<&'a Caller>, Vec<SpanContext>) {
+    let traced = all.clone().position(|caller| caller.sampled().is_some());
+    let at = traced.unwrap_or(0);
+    let others = all.clone().skip(at + 1).filter_map(Caller::sampled);
+    let others = others.take(LINKS_MAX).collect();
+    (all.nth(at), others)
+}
+
 /// All in one transaction; one by one if that fails for a reason other than time or place, so that
 /// one poisoned request harms only itself.
-async fn attempt(pool: &Pool, batch: &[Request], deadline: Instant) -> Vec<Result<Booking, Error>> {
+async fn attempt(
+    pool: &Pool,
+    batch: &[Request],
+    deadline: Instant,
+    others: Vec<SpanContext>,
+) -> Vec<Result<Booking, Error>> {
     let new: Vec<NewBooking> = batch.iter().map(|request| request.new.clone()).collect();
-    match create::create(pool.clone(), new, Mode::Commit, deadline).await {
+    match create::create(pool.clone(), new, Mode::Commit, deadline, others).await {
         Ok(outcomes) => outcomes,
         Err(error) if batch.len() == 1 => vec![Err(error)],
         Err(error @ (Error::DeadlineExceeded | Error::Unavailable { .. })) => {
@@ -223,8 +257,15 @@ async fn attempt(pool: &Pool, batch: &[Request], deadline: Instant) -> Vec<Resul
             let mut outcomes = Vec::with_capacity(batch.len());
             for request in batch {
                 let alone = vec![request.new.clone()];
-                let made = create::create(pool.clone(), alone, Mode::Commit, request.deadline);
-                outcomes.push(made.await.and_then(|mut made| made.remove(0)));
+                let (pool, deadline) = (pool.clone(), request.deadline);
+                let made = create::create(pool, alone, Mode::Commit, deadline, Vec::new());
+                outcomes.push(
+                    request
+                        .caller
+                        .carry(made)
+                        .await
+                        .and_then(|mut made| made.remove(0)),
+                );
             }
             outcomes
         }

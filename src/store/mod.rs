@@ -33,6 +33,7 @@ use crate::booking::{
     Timestamp,
 };
 use crate::db::Pool;
+use crate::telemetry::traces::Caller;
 
 use lane::Lanes;
 use point_reads::PointReads;
@@ -128,7 +129,8 @@ impl Store {
         match mode {
             Mode::Commit => in_time(deadline, self.lanes.create(new, deadline)).await,
             Mode::Validate => {
-                let tried = create::create(self.pool.clone(), vec![new], mode, deadline);
+                let tried =
+                    create::create(self.pool.clone(), vec![new], mode, deadline, Vec::new());
                 self.to_the_end(deadline, tried).await?.remove(0)
             }
         }
@@ -280,7 +282,7 @@ impl Store {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        let task = self.changes.spawn(change);
+        let task = self.changes.spawn(Caller::current().carry(change));
         let ended = async {
             let panicked = |panic: JoinError| Error::Internal {
                 source: panic.into(),

@@ -59,7 +59,10 @@ struct Read<'a> {
 
 impl Attempt for Read<'_> {
     type Answer = Vec<Row>;
-    const NAME: &'static str = "read";
+
+    fn name(&self) -> &'static str {
+        self.prepared.name()
+    }
 
     fn mode(&self) -> Mode {
         Mode::Validate

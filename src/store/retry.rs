@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
+use opentelemetry::trace::SpanContext;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_postgres::error::SqlState;
 
 use super::Mode;
 use super::error::{Cause, Error};
 use crate::db::{self, Connection, Pool};
+use crate::telemetry::transaction::Transaction;
 
 /// Most attempts at one call.
 ///
@@ -36,6 +38,17 @@ enum Failure {
     Fatal,
 }
 
+impl Failure {
+    /// Its name in metrics.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Conflict => "conflict",
+            Self::Lost => "lost",
+            Self::Fatal => "fatal",
+        }
+    }
+}
+
 /// Whether an earlier attempt may have committed without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Before {
@@ -53,8 +66,13 @@ pub(super) trait Attempt: Send + Sync {
     /// What it comes to.
     type Answer: Send;
 
-    /// Its name in the log.
-    const NAME: &'static str;
+    /// Its name in logs, metrics and traces.
+    fn name(&self) -> &'static str;
+
+    /// Who waits for it, besides the caller that the current task works for.
+    fn others(&self) -> &[SpanContext] {
+        &[]
+    }
 
     /// Whether it changes anything.
     fn mode(&self) -> Mode;
@@ -78,6 +96,18 @@ pub(super) async fn run<W: Attempt>(
     work: &W,
     deadline: Instant,
 ) -> Result<W::Answer, Error> {
+    let mut transaction = Transaction::begin(work.name(), work.others());
+    let answer = until_answered(pool, work, deadline, &mut transaction).await;
+    transaction.end(answer.as_ref().err().map_or(Transaction::ANSWERED, outcome));
+    answer
+}
+
+async fn until_answered<W: Attempt>(
+    pool: &Pool,
+    work: &W,
+    deadline: Instant,
+    transaction: &mut Transaction,
+) -> Result<W::Answer, Error> {
     let mut before = Before::Nothing;
     for attempts in 1.. {
         let connection = match pool.get(deadline).await {
@@ -87,11 +117,20 @@ pub(super) async fn run<W: Attempt>(
                 Some(error) => return Err(error),
             },
         };
+        let attempt = transaction.attempt();
         let (failure, source): (Failure, Cause) =
             match timeout(ATTEMPT_TIME_MAX, work.attempt(&connection, before)).await {
-                Ok(Ok(answer)) => return answer,
-                Ok(Err(error)) => (classify(&error), error.into()),
+                Ok(Ok(answer)) => {
+                    attempt.answered();
+                    return answer;
+                }
+                Ok(Err(error)) => {
+                    let failure = classify(&error);
+                    attempt.failed(failure.name());
+                    (failure, error.into())
+                }
                 Err(elapsed) => {
+                    attempt.failed("timeout");
                     connection.mark_broken();
                     (Failure::Lost, elapsed.into())
                 }
@@ -100,7 +139,7 @@ pub(super) async fn run<W: Attempt>(
         if failure == Failure::Lost && work.mode() == Mode::Commit {
             before = Before::PerhapsDone;
         }
-        tracing::debug!(call = W::NAME, attempts, ?failure, error = %source, "attempt failed");
+        tracing::debug!(call = work.name(), attempts, ?failure, error = %source, "attempt failed");
         let out_of_attempts = attempts >= ATTEMPTS_MAX;
         match (failure, before) {
             (Failure::Fatal, _) => return Err(Error::Internal { source }),
@@ -110,10 +149,31 @@ pub(super) async fn run<W: Attempt>(
             (Failure::Lost, Before::Nothing) if out_of_attempts => {
                 return Err(Error::Unavailable { source });
             }
-            (Failure::Conflict | Failure::Lost, _) => pause(attempts, deadline).await?,
+            (Failure::Conflict | Failure::Lost, _) => {
+                transaction.again(failure.name());
+                pause(attempts, deadline).await?;
+            }
         }
     }
     unreachable!("the loop above returns")
+}
+
+/// What became of a transaction, in metrics and traces. A refusal is an answer.
+fn outcome(error: &Error) -> &'static str {
+    match error {
+        Error::SlotTaken { .. }
+        | Error::NotFound(_)
+        | Error::EtagMismatch(_)
+        | Error::InvalidState { .. }
+        | Error::InvalidInterval(_)
+        | Error::RequestIdReused(_)
+        | Error::TooMany { .. } => Transaction::ANSWERED,
+        Error::Contention { .. } => "contention",
+        Error::Overloaded => "overloaded",
+        Error::Unavailable { .. } => "unavailable",
+        Error::DeadlineExceeded => "deadline_exceeded",
+        Error::Internal { .. } => "internal",
+    }
 }
 
 /// Without a connection nothing was executed: that is the answer, unless an earlier attempt may have

@@ -13,6 +13,16 @@ macro_rules! statements {
     };
 }
 
+impl Prepared {
+    /// Its name: the first line of every statement.
+    pub(super) fn name(self) -> &'static str {
+        let first = STATEMENTS[self as usize].lines().next();
+        first
+            .and_then(|line| line.strip_prefix("-- "))
+            .unwrap_or("unnamed")
+    }
+}
+
 statements! {
     CreateGuards = create::GUARDS,
     CreateClear = create::CLEAR,

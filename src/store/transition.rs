@@ -51,7 +51,10 @@ struct Confirm {
 
 impl Attempt for Confirm {
     type Answer = Booking;
-    const NAME: &'static str = "confirm";
+
+    fn name(&self) -> &'static str {
+        "confirm"
+    }
 
     fn mode(&self) -> Mode {
         Mode::Commit
@@ -105,7 +108,10 @@ struct Cancel {
 
 impl Attempt for Cancel {
     type Answer = Booking;
-    const NAME: &'static str = "cancel";
+
+    fn name(&self) -> &'static str {
+        "cancel"
+    }
 
     fn mode(&self) -> Mode {
         Mode::Commit
@@ -152,7 +158,10 @@ struct Delete {
 
 impl Attempt for Delete {
     type Answer = ();
-    const NAME: &'static str = "delete";
+
+    fn name(&self) -> &'static str {
+        "delete"
+    }
 
     fn mode(&self) -> Mode {
         Mode::Commit
