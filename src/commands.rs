@@ -1,5 +1,6 @@
 //! What the program can be asked to do: serve, and look after the schema.
 
+mod access;
 mod serve;
 
 use std::io::{self, Write, stdout};
@@ -15,6 +16,8 @@ use crate::db::{self, Database, Dialect, Target};
 use crate::store::{maintain, schema};
 use crate::{server, telemetry};
 
+pub use access::AccessError;
+
 /// Why a command failed: one line, which says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -28,13 +31,18 @@ pub enum Error {
     #[error(transparent)]
     Schema(#[from] schema::Error),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; choose another with --listen")]
+    #[error("cannot listen on {address}: {source}; choose another with {option}")]
     Listen {
         /// The address.
         address: SocketAddr,
+        /// The option that it comes from.
+        option: &'static str,
         /// Why not.
         source: io::Error,
     },
+    /// Nobody can be let in as the options say.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// Purging failed.
     #[error("could not purge: {0}; run it again, what was purged stays so")]
     Maintain(#[from] tokio_postgres::Error),
@@ -54,10 +62,13 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::LogFilter(_) | Self::Database(db::Error::Configuration(_)) => 2,
+            Self::LogFilter(_)
+            | Self::Database(db::Error::Configuration(_))
+            | Self::Access(AccessError::Plaintext(_) | AccessError::JwksUrl(_)) => 2,
             Self::Database(_)
             | Self::Schema(_)
             | Self::Listen { .. }
+            | Self::Access(AccessError::Tls(_) | AccessError::SignIn(_))
             | Self::Maintain(_)
             | Self::Server(_)
             | Self::SecondSignal

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::pending;
+use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -11,27 +12,44 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::config::{LaneArgs, ServeOptions};
 use crate::db::{Database, PoolOptions};
 use crate::grpc::Limits;
-use crate::server::{self, Shutdown};
+use crate::server::{self, Listeners, Shutdown};
 use crate::store::{LaneOptions, STATEMENTS, Store, schema};
 
+use super::access::{self, Access};
 use super::{Error, open};
 
 /// Serves until SIGTERM or SIGINT.
 pub(super) async fn serve(options: ServeOptions) -> Result<(), Error> {
-    // First, since it fails at once where the address is taken; a start takes longer.
-    let address = options.listen;
-    let listener = TcpListener::bind(address).await;
-    let listener = listener.map_err(|source| Error::Listen { address, source })?;
+    access::check(&options)?;
+    // Early, since it fails at once where the address is taken; a start takes longer.
+    let listeners = Listeners {
+        main: listen(options.listen, "--listen").await?,
+        health: match options.tls.health_listen {
+            Some(address) => Some(listen(address, "--health-listen").await?),
+            None => None,
+        },
+    };
+    let access = access::open(&options).await?;
     let database = open(&options.database).await?;
-    let served = serve_from(&database, listener, &options).await;
+    let served = serve_from(&database, listeners, access, &options).await;
     let closed = database.close().await;
     served?;
     Ok(closed?)
 }
 
+async fn listen(address: SocketAddr, option: &'static str) -> Result<TcpListener, Error> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|source| Error::Listen {
+        address,
+        source,
+        option,
+    })
+}
+
 async fn serve_from(
     database: &Database,
-    listener: TcpListener,
+    listeners: Listeners,
+    access: Access,
     options: &ServeOptions,
 ) -> Result<(), Error> {
     if database.is_embedded() {
@@ -53,15 +71,23 @@ async fn serve_from(
         signals.next().await
     };
     tokio::select! {
-        served = server::run(listener, store, server_options(options), shutdown) => Ok(served?),
+        served = server::run(listeners, store, server_options(options, access), shutdown) => {
+            Ok(served?)
+        }
         _ = second_signal => Err(Error::SecondSignal),
         never = purge_now_and_then(database, options) => match never {},
     }
 }
 
-fn server_options(options: &ServeOptions) -> server::Options {
+fn server_options(options: &ServeOptions, access: Access) -> server::Options {
     let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+    let limits = &options.caller_limits;
     server::Options {
+        tls: access.tls,
+        sign_in: access.sign_in,
+        rate_limit: access::rate_limit(limits),
+        streams_per_connection_max: limits.max_streams_per_connection,
+        connection_age_max: limits.connection_age,
         limits: Limits {
             request_timeout: options.request_timeout,
             request_timeout_max: options.request_timeout_max,
@@ -70,7 +96,6 @@ fn server_options(options: &ServeOptions) -> server::Options {
         connections_max: count(options.max_connections),
         drain_delay: options.drain_delay,
         drain_timeout: options.drain_timeout,
-        ..server::Options::default()
     }
 }
 

@@ -35,6 +35,7 @@ impl Call {
             method = request.uri().path(),
             request_id = request_id.to_str().unwrap_or_default(),
             peer = peer.map(tracing::field::display),
+            caller = tracing::field::Empty,
         );
         Self {
             begin: Instant::now(),
