@@ -81,20 +81,18 @@ impl Limiter {
 mod tests {
     use super::*;
 
-    fn address(text: &str) -> Option<SocketAddr> {
-        Some(text.parse().expect("an address"))
+    fn key(subject: Option<&Booker>, address: &str) -> Option<Key> {
+        Key::of(subject, Some(address.parse().expect("an address")))
     }
 
     #[test]
     fn a_person_counts_once_from_wherever_and_a_host_from_its_whole_network() {
         let ada = Booker::parse("ada").expect("valid");
-        let (here, there) = (address("10.0.0.1:1"), address("[2001:db8::1]:2"));
-        assert_eq!(Key::of(Some(&ada), here), Key::of(Some(&ada), there));
-        let neighbour = address("[2001:db8::ffff]:3");
-        assert_eq!(Key::of(None, there), Key::of(None, neighbour));
-        assert_ne!(Key::of(None, there), Key::of(None, here));
-        let mapped = address("[::ffff:10.0.0.1]:9");
-        assert_eq!(Key::of(None, here), Key::of(None, mapped));
+        let (here, there) = ("10.0.0.1:1", "[2001:db8::1]:2");
+        assert_eq!(key(Some(&ada), here), key(Some(&ada), there));
+        assert_eq!(key(None, there), key(None, "[2001:db8::ffff]:3"));
+        assert_ne!(key(None, there), key(None, here));
+        assert_eq!(key(None, here), key(None, "[::ffff:10.0.0.1]:9"));
     }
 
     #[test]
