@@ -1,5 +1,6 @@
 //! What the program can be asked to do: serve, and look after the schema.
 
+mod access;
 mod healthcheck;
 mod serve;
 
@@ -18,6 +19,8 @@ use crate::store::schema;
 use crate::telemetry::metrics;
 use crate::{server, telemetry};
 
+pub use access::AccessError;
+
 /// Why a command failed: one line, which says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -33,16 +36,19 @@ pub enum Error {
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}; choose another with {option}")]
     Listen {
-        /// The option that it came from.
-        option: &'static str,
         /// The address.
         address: SocketAddr,
+        /// The option that it comes from.
+        option: &'static str,
         /// Why not.
         source: io::Error,
     },
     /// Traces cannot be sent.
     #[error("cannot send traces: {0}; check --otlp-endpoint and the OTEL_EXPORTER_OTLP_ variables")]
     Traces(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// Nobody can be let in as the options say.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// Purging failed.
     #[error("could not purge: {0}; run it again, what was purged stays so")]
     Maintain(#[from] tokio_postgres::Error),
@@ -65,11 +71,14 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::LogFilter(_) | Self::Database(db::Error::Configuration(_)) => 2,
+            Self::LogFilter(_)
+            | Self::Database(db::Error::Configuration(_))
+            | Self::Access(AccessError::Plaintext(_) | AccessError::JwksUrl(_)) => 2,
             Self::Database(_)
             | Self::Schema(_)
             | Self::Listen { .. }
             | Self::Traces(_)
+            | Self::Access(AccessError::Tls(_) | AccessError::SignIn(_))
             | Self::Maintain(_)
             | Self::Server(_)
             | Self::Healthcheck(_)

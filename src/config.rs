@@ -10,8 +10,11 @@ use std::time::Duration;
 use clap::builder::Resettable;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+mod access;
 #[cfg(test)]
 mod tests;
+
+pub use access::{CallerLimitArgs, SignInArgs, TlsArgs};
 
 /// Books named resources over gRPC, on Amazon Aurora DSQL or PostgreSQL, and never double-books.
 ///
@@ -31,6 +34,7 @@ pub struct Cli {
 
 /// What the process is asked to do.
 #[derive(Clone, Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Command {
     /// Serve requests until SIGTERM or SIGINT (the default).
     Serve(ServeOptions),
@@ -199,6 +203,27 @@ pub struct ServeOptions {
     /// Most requests at a time; the ones beyond are answered `RESOURCE_EXHAUSTED`.
     #[arg(long, env = "BOOKING_MAX_CONCURRENT_REQUESTS", value_name = "COUNT", default_value_t = 4_096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_concurrent_requests: u32,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would replace the command's own help"
+    )]
+    pub tls: TlsArgs,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would replace the command's own help"
+    )]
+    pub sign_in: SignInArgs,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would replace the command's own help"
+    )]
+    pub caller_limits: CallerLimitArgs,
 
     #[command(flatten)]
     #[expect(

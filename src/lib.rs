@@ -19,6 +19,7 @@ pub mod booking;
 pub mod commands;
 pub mod config;
 pub mod db;
+mod files;
 pub mod grpc;
 pub mod server;
 pub mod store;

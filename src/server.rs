@@ -1,10 +1,10 @@
 //! Puts the service together: serves on a socket until it is told to stop, then drains.
 
 mod connections;
+mod tls;
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
@@ -17,19 +17,32 @@ use tonic::service::LayerExt;
 use tonic::transport::Server;
 use tower::util::MapRequestLayer;
 
-use crate::grpc::{EdgeLayer, Health, Limits, Service, stamp_arrival};
+use crate::grpc::{
+    EdgeLayer, GateLayer, Health, Limits, RateLimit, Service, SignIn, stamp_arrival,
+};
 use crate::pb;
 use crate::pb::booking_service_server::{BookingService, BookingServiceServer};
 use crate::store::{self, Store};
+
+pub use tls::{Tls, TlsError, TlsFiles};
 
 /// How long an HTTP/2 connection may be silent before it is asked whether it is alive.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_mins(1);
 /// How long it has to answer.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How many connections to the health port may be open at once.
+const HEALTH_CONNECTIONS_MAX: usize = 256;
+
 /// How the server serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Options {
+    /// TLS for every connection; none without.
+    pub tls: Option<Tls>,
+    /// How callers of the service sign in; without, everybody may do everything.
+    pub sign_in: Option<SignIn>,
+    /// How often one caller may call.
+    pub rate_limit: Option<RateLimit>,
     /// How much the service takes on, and for how long.
     pub limits: Limits,
     /// How many connections may be open at once; more wait to be accepted.
@@ -47,6 +60,9 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            tls: None,
+            sign_in: None,
+            rate_limit: None,
             limits: Limits::default(),
             connections_max: 10_000,
             streams_per_connection_max: 256,
@@ -85,12 +101,27 @@ pub enum Error {
     DrainTimeout(Duration),
 }
 
+/// Where the server listens.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For everything.
+    pub main: TcpListener,
+    /// For health alone, always in the clear: orchestrators ask without certificate or token.
+    pub health: Option<TcpListener>,
+}
+
+impl From<TcpListener> for Listeners {
+    fn from(main: TcpListener) -> Self {
+        Self { main, health: None }
+    }
+}
+
 /// Serves the store on this socket until `shutdown`, then finishes the calls in flight.
 ///
 /// # Errors
 /// [`Error`], of which [`Error::DrainTimeout`] means that calls were cut off.
 pub async fn run(
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     store: Store,
     options: Options,
     shutdown: impl Future<Output = Shutdown>,
@@ -100,12 +131,12 @@ pub async fn run(
         let store = store.clone();
         async move { store.check(deadline).await }
     };
-    serve(listener, service, check, store.drain(), options, shutdown).await
+    serve(listeners, service, check, store.drain(), options, shutdown).await
 }
 
 /// [`run`], whatever the handler: `check` tells if it is ready, `drain` ends what calls left behind.
 async fn serve<S, C, F>(
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     service: BookingServiceServer<S>,
     check: C,
     drain: impl Future<Output = ()>,
@@ -117,27 +148,36 @@ where
     C: Fn(Instant) -> F,
     F: Future<Output = Result<(), store::Error>>,
 {
-    let address = listener.local_addr()?;
+    let Listeners { main, health: side } = listeners.into();
+    let address = main.local_addr()?;
     let (stop, stopped) = oneshot::channel::<Infallible>();
     let stopped = stopped.map(drop).shared();
     let ended = end_requests(stopped.clone());
     let health = Health::new().await;
-    let router = Server::builder()
-        // A connection that has not said a word yet can only be let go in this mode.
-        .accept_http1(true)
-        .max_concurrent_streams(options.streams_per_connection_max)
-        // No grace: it would cut off calls in flight.
-        .max_connection_age(options.connection_age_max)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+    let secured = options.tls.is_some();
+    let gate = GateLayer::new(options.sign_in.clone(), options.rate_limit);
+    let router = transport(&options)
+        .layer(MapRequestLayer::new(connections::introduce::<Body>))
         .layer(MapRequestLayer::new(stamp_arrival::<Body>))
-        .add_service(EdgeLayer::new(options.limits).named_layer(service))
+        .add_service(EdgeLayer::new(options.limits).named_layer(gate.named_layer(service)))
         .add_service(health.server())
         .add_service(ended.named_layer(reflection().build_v1()?))
         .add_service(ended.named_layer(reflection().build_v1alpha()?));
-    let incoming = connections::accept(listener, options.connections_max);
-    let mut serving = pin!(router.serve_with_incoming_shutdown(incoming, stopped));
-    tracing::info!(%address, "listening");
+    let incoming = connections::accept(main, options.connections_max, options.tls.clone());
+    let main = router.serve_with_incoming_shutdown(incoming, stopped.clone());
+    let side = side.map(|listener| {
+        let incoming = connections::accept(listener, HEALTH_CONNECTIONS_MAX, None);
+        let router = transport(&options).add_service(health.server());
+        router.serve_with_incoming_shutdown(incoming, stopped)
+    });
+    let side = async {
+        match side {
+            Some(side) => side.await,
+            None => Ok(()),
+        }
+    };
+    let mut serving = Box::pin(async { tokio::try_join!(main, side).map(|_| ()) });
+    tracing::info!(%address, secured, "listening");
 
     let reason = tokio::select! {
         ended = &mut serving => return Ok(ended?),
@@ -165,6 +205,18 @@ where
     };
     let finished = timeout(options.drain_timeout, finish).await;
     finished.unwrap_or(Err(Error::DrainTimeout(options.drain_timeout)))
+}
+
+/// A server that is careful with its connections.
+fn transport(options: &Options) -> Server {
+    Server::builder()
+        // A connection that has not said a word yet can only be let go in this mode.
+        .accept_http1(true)
+        .max_concurrent_streams(options.streams_per_connection_max)
+        // No grace: it would cut off calls in flight.
+        .max_connection_age(options.connection_age_max)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
 }
 
 /// Ends the stream of requests of a call, and so the call, once it is time to stop.

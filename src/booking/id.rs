@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 
+use super::text::Booker;
+
 /// Identifies a booking for ever. Its text is the resource name `bookings/{uuid}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BookingId(Uuid);
@@ -39,6 +41,14 @@ impl BookingId {
     #[must_use]
     pub fn of_request(request: &RequestId) -> Self {
         Self(Uuid::new_v5(&NAMESPACE, request.0.as_bytes()))
+    }
+
+    /// The same for a request of somebody who signed in: nobody comes by the booking of another by
+    /// knowing the other's request id.
+    #[must_use]
+    pub fn of_request_by(request: &RequestId, subject: &Booker) -> Self {
+        let bytes = [request.0.as_bytes(), subject.as_str().as_bytes()].concat();
+        Self(Uuid::new_v5(&NAMESPACE, &bytes))
     }
 
     /// Whether the id comes from a request id, so that a booking can have it from an earlier request.

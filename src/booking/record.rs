@@ -134,6 +134,12 @@ impl NewBooking {
         }
     }
 
+    /// The same booking, to be made under this id.
+    #[must_use]
+    pub fn under(self, id: BookingId) -> Self {
+        Self { id, ..self }
+    }
+
     /// The id it will have.
     #[must_use]
     pub fn id(&self) -> BookingId {

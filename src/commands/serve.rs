@@ -12,20 +12,29 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::config::{LaneArgs, MonitoringArgs, ServeOptions};
 use crate::db::{Database, Pool, PoolOptions};
 use crate::grpc::Limits;
-use crate::server::{self, Shutdown};
+use crate::server::{self, Listeners, Shutdown};
 use crate::store::{LaneOptions, STATEMENTS, Store, schema};
 use crate::telemetry::traces::{self, Traces};
 use crate::telemetry::{exposition, metrics};
 
+use super::access::{self, Access};
 use super::{Error, open};
 
 /// Serves until SIGTERM or SIGINT.
 pub(super) async fn serve(options: ServeOptions) -> Result<(), Error> {
-    // First, since it fails at once where the address is taken; a start takes longer.
-    let listener = listen(options.listen, "--listen").await?;
+    access::check(&options)?;
+    // Early, since it fails at once where the address is taken; a start takes longer.
+    let listeners = Listeners {
+        main: listen(options.listen, "--listen").await?,
+        health: match options.tls.health_listen {
+            Some(address) => Some(listen(address, "--health-listen").await?),
+            None => None,
+        },
+    };
     let monitoring = Monitoring::start(&options.monitoring).await?;
+    let access = access::open(&options).await?;
     let database = open(&options.database).await?;
-    let served = serve_from(&database, listener, monitoring.metrics, &options).await;
+    let served = serve_from(&database, listeners, access, monitoring.metrics, &options).await;
     let closed = database.close().await;
     if let Some(traces) = monitoring.traces {
         traces.end().await;
@@ -37,9 +46,9 @@ pub(super) async fn serve(options: ServeOptions) -> Result<(), Error> {
 async fn listen(address: SocketAddr, option: &'static str) -> Result<TcpListener, Error> {
     let listener = TcpListener::bind(address).await;
     listener.map_err(|source| Error::Listen {
-        option,
         address,
         source,
+        option,
     })
 }
 
@@ -80,7 +89,8 @@ async fn expose(listener: Option<TcpListener>, pool: Pool) -> Infallible {
 
 async fn serve_from(
     database: &Database,
-    listener: TcpListener,
+    listeners: Listeners,
+    access: Access,
     metrics: Option<TcpListener>,
     options: &ServeOptions,
 ) -> Result<(), Error> {
@@ -103,16 +113,24 @@ async fn serve_from(
         signals.next().await
     };
     tokio::select! {
-        served = server::run(listener, store, server_options(options), shutdown) => Ok(served?),
+        served = server::run(listeners, store, server_options(options, access), shutdown) => {
+            Ok(served?)
+        }
         _ = second_signal => Err(Error::SecondSignal),
         never = purge_now_and_then(database, options) => match never {},
         never = expose(metrics, pool) => match never {},
     }
 }
 
-fn server_options(options: &ServeOptions) -> server::Options {
+fn server_options(options: &ServeOptions, access: Access) -> server::Options {
     let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+    let limits = &options.caller_limits;
     server::Options {
+        tls: access.tls,
+        sign_in: access.sign_in,
+        rate_limit: access::rate_limit(limits),
+        streams_per_connection_max: limits.max_streams_per_connection,
+        connection_age_max: limits.connection_age,
         limits: Limits {
             request_timeout: options.request_timeout,
             request_timeout_max: options.request_timeout_max,
@@ -121,7 +139,6 @@ fn server_options(options: &ServeOptions) -> server::Options {
         connections_max: count(options.max_connections),
         drain_delay: options.drain_delay,
         drain_timeout: options.drain_timeout,
-        ..server::Options::default()
     }
 }
 

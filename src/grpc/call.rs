@@ -69,6 +69,7 @@ impl Call {
             request_id = request_id.to_str().unwrap_or_default(),
             peer = peer.map(tracing::field::display),
             trace_id = trace.id().map(tracing::field::display),
+            caller = tracing::field::Empty,
         );
         Self {
             begin: Instant::now(),

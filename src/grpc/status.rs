@@ -1,11 +1,13 @@
 //! Errors to statuses: the one place where an error gets its code, its reason and its details.
 
 use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-use crate::booking::{BookingId, RequestId, State};
+use crate::booking::{BookingId, Interval, RequestId, Resource, State};
 use crate::pb::ErrorReason;
 use crate::store;
 
@@ -30,6 +32,12 @@ pub(super) enum Error {
     Unreadable(String),
     /// The page token was not made for this listing.
     PageToken,
+    /// No credential, or one that does not hold: why, as far as the client may know.
+    Unauthenticated(&'static str),
+    /// The credential lacks this scope.
+    ScopeMissing(Arc<str>),
+    /// The caller makes more calls than allowed, until then.
+    TooFast(Duration),
     /// The store did not do it.
     Store(store::Error, Context),
 }
@@ -43,6 +51,8 @@ pub(super) struct Context {
     pub(super) request_id: Option<RequestId>,
     /// Whether an update had a new start.
     pub(super) start_given: bool,
+    /// Whether the caller may know of its own bookings only.
+    pub(super) confined: bool,
 }
 
 impl Error {
@@ -56,6 +66,14 @@ impl Error {
             ..Context::default()
         };
         Self::Store(error, context)
+    }
+
+    /// The same, as a caller with [`Context::confined`] is told of it.
+    pub(super) fn told(mut self, confined: bool) -> Self {
+        if let Self::Store(_, context) = &mut self {
+            context.confined = confined;
+        }
+        self
     }
 }
 
@@ -94,6 +112,23 @@ impl From<Error> for Status {
                 "the page token was not made for these arguments: start again without one",
             )
             .into(),
+            Error::Unauthenticated(why) => {
+                Answer::new(Code::Unauthenticated, ErrorReason::Unauthenticated, why).into()
+            }
+            Error::ScopeMissing(scope) => denied(format!("the call takes the scope {scope}"))
+                .with("scope", &scope)
+                .into(),
+            Error::TooFast(wait) => Answer::new(
+                Code::ResourceExhausted,
+                ErrorReason::Overloaded,
+                "too many calls from this caller",
+            )
+            .retry_after(
+                2 * u64::try_from(wait.as_millis())
+                    .unwrap_or(u64::MAX / 8)
+                    .max(10),
+            )
+            .into(),
             Error::Store(error, context) => {
                 let mut answer = of_store(error, context);
                 if let Some(index) = context.index {
@@ -114,16 +149,8 @@ fn of_store(error: store::Error, context: Context) -> Answer {
             resource,
             by,
             interval,
-        } => Answer::new(
-            Code::FailedPrecondition,
-            ErrorReason::SlotUnavailable,
-            message,
-        )
-        .precondition(&resource, "the slot, or part of it, is taken")
-        .with("resource", &resource)
-        .with("conflict", &by)
-        .with("conflict_start_time", &encode::timestamp(interval.start()))
-        .with("conflict_end_time", &encode::timestamp(interval.end())),
+        } => taken(&resource, interval, (!context.confined).then_some(by)),
+        E::NotOwned => denied("not a booking of the caller, who may not act for others"),
         E::NotFound(id) => Answer::new(Code::NotFound, ErrorReason::BookingNotFound, message)
             .resource(id)
             .with("name", &id),
@@ -163,6 +190,35 @@ fn of_store(error: store::Error, context: Context) -> Answer {
             "the deadline passed; the outcome can be unknown: repeat with the same request_id",
         ),
         E::Internal { source } => internal(&*source),
+    }
+}
+
+fn denied(message: impl Into<String>) -> Answer {
+    Answer::new(
+        Code::PermissionDenied,
+        ErrorReason::PermissionDenied,
+        message,
+    )
+}
+
+/// A slot that is taken: by which booking, only where the caller may know.
+fn taken(resource: &Resource, interval: Interval, by: Option<BookingId>) -> Answer {
+    let message = by.map_or_else(
+        || format!("{resource} is taken"),
+        |by| format!("{resource} is taken by {by}"),
+    );
+    let answer = Answer::new(
+        Code::FailedPrecondition,
+        ErrorReason::SlotUnavailable,
+        message,
+    )
+    .precondition(resource, "the slot, or part of it, is taken")
+    .with("resource", resource)
+    .with("conflict_start_time", &encode::timestamp(interval.start()))
+    .with("conflict_end_time", &encode::timestamp(interval.end()));
+    match by {
+        Some(by) => answer.with("conflict", &by),
+        None => answer,
     }
 }
 

@@ -9,7 +9,7 @@ use super::create::taken_by;
 use super::error::Error;
 use super::flight::fly;
 use super::retry::{self, Attempt, Before};
-use super::row::{booking_at, booking_columns};
+use super::row::{booking_at, booking_columns, owned};
 use super::slot::{blocker, guarded, in_slot};
 use super::statements::Prepared;
 use crate::booking::limits::BOOKING_DAYS_MAX;
@@ -27,7 +27,8 @@ macro_rules! target {
          IS DISTINCT FROM (t.resource, t.start_time, t.end_time) AS moves \
          FROM bookings t WHERE t.id = $1 \
          AND (t.state = 2 OR t.state = 1 AND t.hold_expire_time > now()) \
-         AND t.revision <> $5 AND ($6::int8 IS NULL OR t.revision = $6)) AS n"
+         AND t.revision <> $5 AND ($6::int8 IS NULL OR t.revision = $6) \
+         AND ($7::text IS NULL OR t.booked_by = $7)) AS n"
     };
 }
 
@@ -38,14 +39,14 @@ macro_rules! valid {
     };
 }
 
-/// `$7`: 0, 1, 2 … for as many days as the new interval can touch.
+/// `$8`: 0, 1, 2 … for as many days as the new interval can touch.
 pub(super) const GUARDS: &str = concat!(
     "-- update_guards\n",
     "INSERT INTO booking_guards AS g (resource, day, touch_time) ",
     "SELECT n.resource, (n.start_time AT TIME ZONE 'UTC')::date + d.day, now() ",
     "FROM ",
     target!(),
-    " CROSS JOIN unnest($7::int4[]) AS d(day) ",
+    " CROSS JOIN unnest($8::int4[]) AS d(day) ",
     "WHERE n.moves AND ",
     valid!(),
     " AND ",
@@ -73,8 +74,8 @@ pub(super) const CLEAR: &str = concat!(
 pub(super) const APPLY: &str = concat!(
     "-- update_apply\n",
     "UPDATE bookings u SET resource = n.resource, start_time = n.start_time, \
-     end_time = n.end_time, booked_by = coalesce($7::text, u.booked_by), \
-     note = coalesce($8::text, u.note), revision = $5, update_time = now() FROM ",
+     end_time = n.end_time, booked_by = coalesce($8::text, u.booked_by), \
+     note = coalesce($9::text, u.note), revision = $5, update_time = now() FROM ",
     target!(),
     " WHERE u.id = $1 AND u.id = n.id AND ",
     valid!(),
@@ -105,6 +106,7 @@ pub(super) async fn change(
     change: Change,
     expected: Option<Revision>,
     mode: Mode,
+    owner: Option<Booker>,
     deadline: Instant,
 ) -> Result<Booking, Error> {
     let update = Update {
@@ -113,6 +115,7 @@ pub(super) async fn change(
         expected,
         revision: Revision::random(),
         mode,
+        owner,
     };
     retry::run(&pool, &update, deadline).await
 }
@@ -123,6 +126,8 @@ struct Update {
     expected: Option<Revision>,
     revision: Revision,
     mode: Mode,
+    /// Whose bookings the caller is confined to.
+    owner: Option<Booker>,
 }
 
 impl Attempt for Update {
@@ -162,13 +167,15 @@ impl Update {
         let note = note.as_ref().map(Note::as_str);
         let (revision, expected) = (self.revision.number(), self.expected.map(Revision::number));
         let day_offsets = day_offsets(&self.change);
-        let target: [&(dyn ToSql + Sync); 6] = [
+        let owner = self.owner.as_ref().map(Booker::as_str);
+        let target: [&(dyn ToSql + Sync); 7] = [
             self.id.as_uuid(),
             &resource,
             start_time,
             end_time,
             &revision,
             &expected,
+            &owner,
         ];
         let guards = [target.as_slice(), &[&day_offsets]].concat();
         let apply = [target.as_slice(), &[&booked_by, &note]].concat();
@@ -190,12 +197,12 @@ impl Update {
         for row in rows {
             let booking = booking_at(row, 0)?;
             if booking.id == id {
-                own = Some(booking);
+                own = Some(row);
             } else {
                 blocker = Some(booking);
             }
         }
-        let own = own.ok_or(Error::NotFound(id))?;
+        let own = owned(own, id, self.owner.as_ref())?;
         if own.revision == self.revision {
             return Ok(own);
         }

@@ -23,6 +23,10 @@ pub enum Error {
     /// There is no such booking.
     #[error("{0} does not exist")]
     NotFound(BookingId),
+    /// The booking is not one that this caller may know of: somebody else's, or none at all. Which
+    /// of the two is not told.
+    #[error("not a booking of the caller")]
+    NotOwned,
     /// The booking has changed since the caller saw it.
     #[error("{0} has another etag by now")]
     EtagMismatch(BookingId),

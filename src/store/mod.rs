@@ -98,6 +98,8 @@ pub struct Store {
     lanes: Arc<Lanes>,
     reads: Arc<PointReads>,
     changes: TaskTracker,
+    /// Whose bookings the calls are confined to; everybody's if nobody is named.
+    owner: Option<Booker>,
 }
 
 impl Store {
@@ -113,6 +115,21 @@ impl Store {
             lanes,
             reads,
             changes,
+            owner: None,
+        }
+    }
+
+    /// The same store, confined to the bookings of `owner` if one is given.
+    ///
+    /// No call on it shows or touches a booking of anybody else, and none makes one for anybody
+    /// else: it answers [`Error::NotOwned`], which is also its answer for a booking that does not
+    /// exist. Who owns a booking is decided on the row, in the transaction that does the work. Only
+    /// when a slot is taken does it say so, whoever has it.
+    #[must_use]
+    pub fn confined_to(&self, owner: Option<Booker>) -> Self {
+        Self {
+            owner,
+            ..self.clone()
         }
     }
 
@@ -126,14 +143,17 @@ impl Store {
         mode: Mode,
         deadline: Instant,
     ) -> Result<Booking, Error> {
-        match mode {
+        self.only_for_owner(Some(&new.draft().booked_by))?;
+        let booking = match mode {
             Mode::Commit => in_time(deadline, self.lanes.create(new, deadline)).await,
             Mode::Validate => {
                 let tried =
                     create::create(self.pool.clone(), vec![new], mode, deadline, Vec::new());
                 self.to_the_end(deadline, tried).await?.remove(0)
             }
-        }
+        };
+        // A repeat finds the booking that the first request made: it may have been handed on.
+        row::only_own(booking?, self.owner.as_ref())
     }
 
     /// Makes all of these bookings or none. No two of them may be rivals or share an id.
@@ -146,8 +166,21 @@ impl Store {
         mode: Mode,
         deadline: Instant,
     ) -> Result<Vec<Booking>, BatchError> {
+        let at = |index, error| BatchError {
+            index: Some(index),
+            error,
+        };
+        for (index, new) in new.iter().enumerate() {
+            let allowed = self.only_for_owner(Some(&new.draft().booked_by));
+            allowed.map_err(|error| at(index, error))?;
+        }
         let made = create::create_all(self.pool.clone(), new, mode, deadline);
-        self.to_the_end(deadline, made).await
+        let made = self.to_the_end(deadline, made).await?.into_iter();
+        made.enumerate()
+            .map(|(index, booking)| {
+                row::only_own(booking, self.owner.as_ref()).map_err(|error| at(index, error))
+            })
+            .collect()
     }
 
     /// Returns the booking, in whatever state.
@@ -155,7 +188,8 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`], and what any call can meet.
     pub async fn get(&self, id: BookingId, deadline: Instant) -> Result<Booking, Error> {
-        in_time(deadline, self.reads.get(id, deadline)).await
+        let found = in_time(deadline, self.reads.get(id, deadline)).await;
+        row::seen_by(self.owner.as_ref(), found)
     }
 
     /// Returns these bookings, in this order, as they were at one moment.
@@ -167,7 +201,11 @@ impl Store {
         ids: Vec<BookingId>,
         deadline: Instant,
     ) -> Result<Vec<Booking>, Error> {
-        in_time(deadline, read::get(&self.pool, &ids, deadline)).await
+        in_time(
+            deadline,
+            read::get(&self.pool, &ids, self.owner.as_ref(), deadline),
+        )
+        .await
     }
 
     /// Returns one page of a listing.
@@ -175,6 +213,11 @@ impl Store {
     /// # Errors
     /// What any call can meet.
     pub async fn list(&self, listing: Listing, deadline: Instant) -> Result<Page, Error> {
+        self.only_for_owner(listing.booked_by.as_ref())?;
+        let listing = Listing {
+            booked_by: listing.booked_by.or_else(|| self.owner.clone()),
+            ..listing
+        };
         in_time(deadline, list::list(&self.pool, &listing, deadline)).await
     }
 
@@ -191,7 +234,9 @@ impl Store {
         mode: Mode,
         deadline: Instant,
     ) -> Result<Booking, Error> {
-        let changed = change::change(self.pool.clone(), id, change, expected, mode, deadline);
+        self.only_for_owner(change.booked_by.as_ref())?;
+        let (pool, owner) = (self.pool.clone(), self.owner.clone());
+        let changed = change::change(pool, id, change, expected, mode, owner, deadline);
         self.to_the_end(deadline, changed).await
     }
 
@@ -206,7 +251,8 @@ impl Store {
         expected: Option<Revision>,
         deadline: Instant,
     ) -> Result<Booking, Error> {
-        let confirmed = transition::confirm(self.pool.clone(), id, expected, deadline);
+        let (pool, owner) = (self.pool.clone(), self.owner.clone());
+        let confirmed = transition::confirm(pool, id, expected, owner, deadline);
         self.to_the_end(deadline, confirmed).await
     }
 
@@ -222,7 +268,8 @@ impl Store {
         expected: Option<Revision>,
         deadline: Instant,
     ) -> Result<Booking, Error> {
-        let cancelled = transition::cancel(self.pool.clone(), id, reason, expected, deadline);
+        let (pool, owner) = (self.pool.clone(), self.owner.clone());
+        let cancelled = transition::cancel(pool, id, reason, expected, owner, deadline);
         self.to_the_end(deadline, cancelled).await
     }
 
@@ -236,7 +283,8 @@ impl Store {
         expected: Option<Revision>,
         deadline: Instant,
     ) -> Result<(), Error> {
-        let deleted = transition::delete(self.pool.clone(), id, expected, deadline);
+        let (pool, owner) = (self.pool.clone(), self.owner.clone());
+        let deleted = transition::delete(pool, id, expected, owner, deadline);
         self.to_the_end(deadline, deleted).await
     }
 
@@ -270,6 +318,14 @@ impl Store {
         self.lanes.close();
         self.changes.close();
         self.changes.wait().await;
+    }
+
+    /// Refuses what is done for somebody, or asked about somebody, whom the caller is kept from.
+    fn only_for_owner(&self, booked_by: Option<&Booker>) -> Result<(), Error> {
+        match (&self.owner, booked_by) {
+            (Some(owner), Some(booked_by)) if owner != booked_by => Err(Error::NotOwned),
+            _ => Ok(()),
+        }
     }
 
     /// Sees a change through to its end, whether or not its caller goes on listening.

@@ -10,11 +10,11 @@ use uuid::Uuid;
 use super::Mode;
 use super::error::Error;
 use super::retry::{self, Attempt, Before};
-use super::row::{behind, booking_at, booking_columns};
+use super::row::{behind, booking_at, booking_columns, seen_by};
 use super::slot::first_neighbour;
 use super::statements::Prepared;
 use crate::booking::limits::AVAILABILITY_BOOKINGS_MAX;
-use crate::booking::{Booking, BookingId, Interval, Resource};
+use crate::booking::{Booker, Booking, BookingId, Interval, Resource};
 use crate::db::{Connection, Pool};
 
 /// With the fingerprint of the request that made it.
@@ -80,16 +80,17 @@ impl Attempt for Read<'_> {
     }
 }
 
-/// Returns these bookings, in this order.
+/// Returns these bookings, in this order, all of them bookings of `owner` if there is one.
 pub(super) async fn get(
     pool: &Pool,
     ids: &[BookingId],
+    owner: Option<&Booker>,
     deadline: Instant,
 ) -> Result<Vec<Booking>, Error> {
     let made = made(pool, ids, deadline).await?;
-    let booking = |id: &BookingId| match made.get(id) {
-        Some((booking, _)) => Ok(booking.clone()),
-        None => Err(Error::NotFound(*id)),
+    let booking = |id: &BookingId| {
+        let found = made.get(id).map(|(booking, _)| booking.clone());
+        seen_by(owner, found.ok_or(Error::NotFound(*id)))
     };
     ids.iter().map(booking).collect()
 }

@@ -163,6 +163,7 @@ fn outcome(error: &Error) -> &'static str {
     match error {
         Error::SlotTaken { .. }
         | Error::NotFound(_)
+        | Error::NotOwned
         | Error::EtagMismatch(_)
         | Error::InvalidState { .. }
         | Error::InvalidInterval(_)

@@ -28,6 +28,39 @@ pub(super) fn booking_at(row: &Row, first: usize) -> Result<Booking, Error> {
     read(row, first).map_err(|source| Error::Internal { source })
 }
 
+/// The booking `id` as `row` has it, for a caller confined to the bookings of `owner`.
+///
+/// To such a caller somebody else's booking and none at all look the same.
+pub(super) fn owned(
+    row: Option<&Row>,
+    id: BookingId,
+    owner: Option<&Booker>,
+) -> Result<Booking, Error> {
+    let booking = row.map(|row| booking_at(row, 0)).transpose()?;
+    seen_by(owner, booking.ok_or(Error::NotFound(id)))
+}
+
+/// What a caller confined to the bookings of `owner` gets to see of what was found.
+pub(super) fn seen_by(
+    owner: Option<&Booker>,
+    found: Result<Booking, Error>,
+) -> Result<Booking, Error> {
+    match (found, owner) {
+        (Ok(booking), owner) => only_own(booking, owner),
+        (Err(Error::NotFound(_)), Some(_)) => Err(Error::NotOwned),
+        (Err(error), _) => Err(error),
+    }
+}
+
+/// The booking, unless the caller is confined to the bookings of somebody else.
+pub(super) fn only_own(booking: Booking, owner: Option<&Booker>) -> Result<Booking, Error> {
+    if owner.is_none_or(|owner| booking.booked_by == *owner) {
+        Ok(booking)
+    } else {
+        Err(Error::NotOwned)
+    }
+}
+
 /// Reads the column that comes `offset` behind the booking which begins at `first`.
 pub(super) fn behind<'a, T>(row: &'a Row, first: usize, offset: usize) -> Result<T, Error>
 where

@@ -8,36 +8,41 @@ use super::Mode;
 use super::error::Error;
 use super::flight::{Params, fly};
 use super::retry::{self, Attempt, Before};
-use super::row::booking_at;
+use super::row::owned;
 use super::statements::Prepared;
-use crate::booking::{Booking, BookingId, CancelReason, Revision, State};
+use crate::booking::{Booker, Booking, BookingId, CancelReason, Revision, State};
 use crate::db::{Connection, Pool};
 
 /// Only while the hold lasts. Whoever takes the slot of an expired hold writes its row too, so of
 /// the two only one can commit.
 pub(super) const CONFIRM: &str = "-- confirm
 UPDATE bookings SET state = 2, hold_expire_time = NULL, update_time = now(), revision = $3
-WHERE id = $1 AND ($2::int8 IS NULL OR revision = $2) AND state = 1 AND hold_expire_time > now()";
+WHERE id = $1 AND ($2::int8 IS NULL OR revision = $2) AND state = 1 AND hold_expire_time > now()
+AND ($4::text IS NULL OR booked_by = $4)";
 
 pub(super) const CANCEL: &str = "-- cancel
 UPDATE bookings SET state = 3, hold_expire_time = NULL, update_time = now(), revision = $3,
 cancel_time = now(), cancel_reason = $4
 WHERE id = $1 AND ($2::int8 IS NULL OR revision = $2)
-AND (state = 2 OR state = 1 AND hold_expire_time > now())";
+AND (state = 2 OR state = 1 AND hold_expire_time > now())
+AND ($5::text IS NULL OR booked_by = $5)";
 
 pub(super) const DELETE: &str = "-- delete
-DELETE FROM bookings WHERE id = $1 AND ($2::int8 IS NULL OR revision = $2)";
+DELETE FROM bookings WHERE id = $1 AND ($2::int8 IS NULL OR revision = $2)
+AND ($3::text IS NULL OR booked_by = $3)";
 
 /// Confirms a hold.
 pub(super) async fn confirm(
     pool: Pool,
     id: BookingId,
     expected: Option<Revision>,
+    owner: Option<Booker>,
     deadline: Instant,
 ) -> Result<Booking, Error> {
     let confirm = Confirm {
         id,
         expected,
+        owner,
         revision: Revision::random(),
     };
     retry::run(&pool, &confirm, deadline).await
@@ -46,6 +51,7 @@ pub(super) async fn confirm(
 struct Confirm {
     id: BookingId,
     expected: Option<Revision>,
+    owner: Option<Booker>,
     revision: Revision,
 }
 
@@ -68,15 +74,18 @@ impl Attempt for Confirm {
         let Self {
             id,
             expected,
+            ref owner,
             revision,
         } = *self;
-        let params: [&(dyn ToSql + Sync); 3] = [
+        let params: [&(dyn ToSql + Sync); 4] = [
             id.as_uuid(),
             &expected.map(Revision::number),
             &revision.number(),
+            &owner.as_ref().map(Booker::as_str),
         ];
         let (_, row) = flight(connection, id, Prepared::Confirm, &params).await?;
-        Ok(outcome(id, expected, revision, row, |state| {
+        let booking = owned(row.as_ref(), id, owner.as_ref());
+        Ok(outcome(booking, expected, revision, |state| {
             matches!(state, State::Confirmed)
         }))
     }
@@ -88,12 +97,14 @@ pub(super) async fn cancel(
     id: BookingId,
     reason: CancelReason,
     expected: Option<Revision>,
+    owner: Option<Booker>,
     deadline: Instant,
 ) -> Result<Booking, Error> {
     let cancel = Cancel {
         id,
         reason,
         expected,
+        owner,
         revision: Revision::random(),
     };
     retry::run(&pool, &cancel, deadline).await
@@ -103,6 +114,7 @@ struct Cancel {
     id: BookingId,
     reason: CancelReason,
     expected: Option<Revision>,
+    owner: Option<Booker>,
     revision: Revision,
 }
 
@@ -126,16 +138,19 @@ impl Attempt for Cancel {
             id,
             ref reason,
             expected,
+            ref owner,
             revision,
         } = *self;
-        let params: [&(dyn ToSql + Sync); 4] = [
+        let params: [&(dyn ToSql + Sync); 5] = [
             id.as_uuid(),
             &expected.map(Revision::number),
             &revision.number(),
             &reason.as_str(),
+            &owner.as_ref().map(Booker::as_str),
         ];
         let (_, row) = flight(connection, id, Prepared::Cancel, &params).await?;
-        Ok(outcome(id, expected, revision, row, |state| {
+        let booking = owned(row.as_ref(), id, owner.as_ref());
+        Ok(outcome(booking, expected, revision, |state| {
             matches!(state, State::Cancelled { .. })
         }))
     }
@@ -146,14 +161,25 @@ pub(super) async fn delete(
     pool: Pool,
     id: BookingId,
     expected: Option<Revision>,
+    owner: Option<Booker>,
     deadline: Instant,
 ) -> Result<(), Error> {
-    retry::run(&pool, &Delete { id, expected }, deadline).await
+    retry::run(
+        &pool,
+        &Delete {
+            id,
+            expected,
+            owner,
+        },
+        deadline,
+    )
+    .await
 }
 
 struct Delete {
     id: BookingId,
     expected: Option<Revision>,
+    owner: Option<Booker>,
 }
 
 impl Attempt for Delete {
@@ -172,15 +198,25 @@ impl Attempt for Delete {
         connection: &Connection,
         before: Before,
     ) -> Result<Result<(), Error>, tokio_postgres::Error> {
-        let Self { id, expected } = *self;
-        let params: [&(dyn ToSql + Sync); 2] = [id.as_uuid(), &expected.map(Revision::number)];
+        let Self {
+            id,
+            expected,
+            ref owner,
+        } = *self;
+        let params: [&(dyn ToSql + Sync); 3] = [
+            id.as_uuid(),
+            &expected.map(Revision::number),
+            &owner.as_ref().map(Booker::as_str),
+        ];
         let (deleted, row) = flight(connection, id, Prepared::Delete, &params).await?;
         Ok(match (deleted, row) {
             (1.., _) => Ok(()),
-            (0, Some(_)) => Err(Error::EtagMismatch(id)),
             // Gone already: perhaps by the attempt whose answer was lost.
             (0, None) if before == Before::PerhapsDone => Ok(()),
-            (0, None) => Err(Error::NotFound(id)),
+            (0, row) => {
+                let kept = owned(row.as_ref(), id, owner.as_ref());
+                kept.and_then(|_| Err(Error::EtagMismatch(id)))
+            }
         })
     }
 }
@@ -201,13 +237,13 @@ async fn flight(
 
 /// Changed, now or by an earlier attempt; in the state asked for already; or the reason why not.
 fn outcome(
-    id: BookingId,
+    booking: Result<Booking, Error>,
     expected: Option<Revision>,
     revision: Revision,
-    row: Option<Row>,
     done: impl Fn(&State) -> bool,
 ) -> Result<Booking, Error> {
-    let booking = booking_at(&row.ok_or(Error::NotFound(id))?, 0)?;
+    let booking = booking?;
+    let id = booking.id;
     if booking.revision == revision {
         Ok(booking)
     } else if expected.is_some_and(|expected| expected != booking.revision) {

@@ -21,6 +21,18 @@ pub(in super::super) struct Create {
     pub(in super::super) request_id: Option<RequestId>,
 }
 
+impl Create {
+    /// The same, asked for by this person: people do not share request ids.
+    #[must_use]
+    pub(in super::super) fn by(mut self, subject: Option<&Booker>) -> Self {
+        if let (Some(request_id), Some(subject)) = (self.request_id, subject) {
+            let id = BookingId::of_request_by(&request_id, subject);
+            self.new = self.new.under(id);
+        }
+        self
+    }
+}
+
 /// `CreateBooking`.
 pub(in super::super) fn create(request: pb::CreateBookingRequest) -> Result<Create, Violations> {
     let mut violations = Violations::default();
