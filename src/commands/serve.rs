@@ -36,7 +36,10 @@ pub(super) async fn serve(options: ServeOptions) -> Result<(), Error> {
     let database = open(&options.database).await?;
     let served = serve_from(&database, listeners, access, monitoring.metrics, &options).await;
     let closed = database.close().await;
-    if let Some(traces) = monitoring.traces {
+    // A second signal means at once, and the collector may take its time.
+    if let Some(traces) = monitoring.traces
+        && !matches!(served, Err(Error::SecondSignal))
+    {
         traces.end().await;
     }
     served?;

@@ -54,6 +54,34 @@ fn the_defaults_are_the_documented_ones() {
 }
 
 #[test]
+fn nothing_is_monitored_unless_asked_for() {
+    let options = serve("booking-service").monitoring;
+    assert_eq!(
+        (options.metrics_listen, options.otlp_endpoint),
+        (None, None)
+    );
+    assert!((options.trace_ratio - 1.0).abs() < f64::EPSILON);
+    assert_eq!(options.trace_service_name, "booking-service");
+
+    let line = "booking-service --metrics-listen [::]:9464 --otlp-endpoint http://c:4317";
+    let options = serve(line).monitoring;
+    assert_eq!(
+        options.metrics_listen.map(|address| address.port()),
+        Some(9464)
+    );
+    assert_eq!(options.otlp_endpoint.as_deref(), Some("http://c:4317"));
+    for wrong in [
+        "--otlp-endpoint https://c:4317",
+        "--otlp-endpoint c:4317",
+        "--trace-ratio 1.1",
+        "--trace-ratio NaN",
+        "--metrics-listen 9464",
+    ] {
+        error(&format!("booking-service {wrong}"));
+    }
+}
+
+#[test]
 fn database_options_are_valid_with_every_command() {
     for line in ["serve", "migrate", "maintain", "schema drop --yes"] {
         let command = parse(&format!("booking-service {line} --data-dir /d")).unwrap();

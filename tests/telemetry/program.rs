@@ -39,6 +39,7 @@ impl Program {
             .args(options)
             .env_remove("DATABASE_URL")
             .env_remove("CLUSTER_ENDPOINT")
+            .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT")
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
