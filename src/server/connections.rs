@@ -66,7 +66,12 @@ impl Acceptor {
                         self.handshakes.spawn(shake_hands(stream, tls.clone(), permit));
                     }
                 },
-                Some(Ok(Some(connection))) = self.handshakes.join_next() => return connection,
+                // A handshake that came to nothing must not end the wait for the others.
+                Some(ended) = self.handshakes.join_next() => {
+                    if let Ok(Some(connection)) = ended {
+                        return connection;
+                    }
+                }
             }
         }
     }
