@@ -180,3 +180,35 @@ fn the_environment_is_read_without_showing_secrets_and_empty_means_unset() {
         assert!(!help.contains("s3cret"), "{help}");
     }
 }
+
+#[test]
+fn everybody_gets_in_by_default_and_only_from_this_machine() {
+    let options = serve("booking-service");
+    assert!(options.listen.ip().is_loopback());
+    assert!(!options.tls.allow_plaintext);
+    assert_eq!(options.tls.tls_cert_file, None);
+    assert_eq!(options.tls.health_listen, None);
+    assert_eq!(options.sign_in.jwks_file, None);
+    assert_eq!(options.sign_in.jwt_leeway, Duration::from_secs(30));
+    assert_eq!(options.sign_in.scope_admin, "bookings.admin");
+    assert_eq!(options.caller_limits.rate_limit, 0);
+    assert_eq!(options.caller_limits.max_streams_per_connection, 256);
+    assert_eq!(
+        options.caller_limits.connection_age,
+        Duration::from_mins(30)
+    );
+}
+
+#[test]
+fn keys_for_tokens_come_from_one_place_and_for_one_issuer_and_audience() {
+    let whose = "--jwt-issuer i --jwt-audience a";
+    let options = serve(&format!("booking-service --jwks-file f {whose}"));
+    assert_eq!(options.sign_in.jwks_file, Some("f".into()));
+    assert!(error("booking-service --jwks-file f --jwt-issuer i").contains("--jwt-audience"));
+    let both = format!("booking-service --jwks-file f --jwks-url u {whose}");
+    assert!(error(&both).contains("cannot be used with"));
+    let certificates = "--tls-cert-file c --tls-key-file k --tls-client-ca-file a";
+    let both = format!("booking-service --mtls-scopes-file m {certificates} --jwks-file f {whose}");
+    assert!(error(&both).contains("cannot be used with"));
+    assert!(error("booking-service --jwt-leeway 301s").contains("at most 5m"));
+}

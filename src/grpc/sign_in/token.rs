@@ -20,7 +20,7 @@ use super::keys::{KeySet, Keys};
 const TOKEN_BYTES_MAX: usize = 8 * 1_024;
 
 /// The longest leeway there can be: the clocks of two machines differ by less.
-pub(crate) const LEEWAY_MAX: Duration = Duration::from_mins(5);
+const LEEWAY_MAX: Duration = Duration::from_mins(5);
 
 /// Which tokens hold.
 #[derive(Clone, Debug)]

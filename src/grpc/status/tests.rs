@@ -253,3 +253,24 @@ fn a_chain_goes_down_to_the_root() {
         "the database is out of reach: password=hunter2 at 10.0.0.7"
     );
 }
+
+#[test]
+fn a_credential_that_does_not_do_is_told_why_and_nothing_of_the_booking() {
+    let why = "the token has expired";
+    let seen = assert_plain(
+        Error::Unauthenticated(why),
+        Code::Unauthenticated,
+        "UNAUTHENTICATED",
+    );
+    assert_eq!(seen.status.message(), why);
+    let error = Error::ScopeMissing("bookings.write".into());
+    let seen = assert_plain(error, Code::PermissionDenied, "PERMISSION_DENIED");
+    assert_eq!(seen.metadata, metadata([("scope", "bookings.write")]));
+    let seen = assert_plain(
+        store::Error::NotOwned,
+        Code::PermissionDenied,
+        "PERMISSION_DENIED",
+    );
+    assert_eq!(seen.metadata, metadata([]));
+    assert_eq!(seen.details.len(), 1);
+}
