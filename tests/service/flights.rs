@@ -290,7 +290,9 @@ fn a_read_ends_at_its_deadline() {
         let hasty = get(Duration::from_millis(200));
         let patient = get(Duration::from_secs(30));
         let (hasty, patient) = tokio::join!(hasty, patient);
-        assert_eq!(hasty.expect_err("late").code(), Code::DeadlineExceeded);
+        // The latter where the client itself notices first.
+        let late = [Code::DeadlineExceeded, Code::Cancelled];
+        assert!(late.contains(&hasty.expect_err("late").code()));
         patient.expect("in time");
     });
 }
