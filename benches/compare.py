@@ -20,7 +20,6 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 PARTS = ["create", "read", "list", "hot", "memory", "start", "distance", "growth"]
 IN_FLIGHT = [1, 16, 64, 256, 1024]
 PGBENCH_CLIENTS_MAX = 256
-WARM_UP = "1s"
 
 
 def arguments():
@@ -94,12 +93,12 @@ class Bench:
     def empty(self):
         return self.server([self.program("peers"), "empty"])
 
-    def load(self, address, scenario, in_flight, *args, seconds=None, check=False):
+    def load(self, address, scenario, in_flight, *args, warm_up="1s", check=False):
         checks = [] if check else ["--no-check"]
-        duration = f"{seconds or self.options.seconds}s"
+        duration = f"{self.options.seconds}s"
         out = self.run_program(
             "load", scenario, "--address", f"http://{address}", "--in-flight", str(in_flight),
-            "--duration", duration, "--warm-up", WARM_UP, "--keep", "--json", *checks, *args)
+            "--duration", duration, "--warm-up", warm_up, "--keep", "--json", *checks, *args)
         result = json.loads(out)
         if result["errors"]:
             print(f"  errors: {result['errors']}", file=sys.stderr)
@@ -195,7 +194,7 @@ class Bench:
             counted = {}
             begin = time.time()
             transactions = self.transactions_during(
-                lambda: counted.update(self.load(ours, "hot", 1024, "--warm-up", "0s")), settle=True)
+                lambda: counted.update(self.load(ours, "hot", 1024, warm_up="0s")), settle=True)
             # pg_stat_database counts its own reading, too: twice in both.
             own = noise / 5 * (time.time() - begin)
             self.results["hot"]["transactions per 1,000 rivals"] = round(

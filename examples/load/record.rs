@@ -51,7 +51,7 @@ impl Record {
     /// Notes an answer.
     pub(crate) fn add(&self, kind: Kind, latency: Duration, outcome: Result<(), &Status>) {
         let reason = outcome.err().map(reason);
-        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        let micros = u64::try_from(latency.as_micros()).expect("not a million years");
         let mut seen = self.seen();
         seen.recent += 1;
         match reason.as_deref() {
@@ -60,7 +60,7 @@ impl Record {
             Some(reason) => *seen.errors.entry(reason.to_owned()).or_default() += 1,
         }
         let latencies = seen.latencies.entry(kind).or_insert_with(empty);
-        latencies.saturating_record(micros.max(1));
+        latencies.record(micros.max(1)).expect("it grows");
     }
 
     /// Forgets everything: the warm-up is over.
@@ -91,7 +91,7 @@ impl Seen {
 }
 
 fn empty() -> Histogram<u64> {
-    // It grows as it has to; a latency beyond what it can hold counts as the longest.
+    // It grows as it has to.
     let mut histogram = Histogram::new(SIGNIFICANT_DIGITS).expect("at most 5 digits");
     histogram.auto(true);
     histogram

@@ -12,6 +12,9 @@ use crate::calls::{Client, Made, Run};
 use crate::options::Scenario;
 use crate::record::{Kind, Record, reason};
 
+/// A timer fires up to this late: not the service's fault.
+const TIMER_SLACK: Duration = Duration::from_millis(2);
+
 /// What a run has led to.
 pub(crate) struct Outcome {
     /// Every booking that was acknowledged, in its last acknowledged place.
@@ -41,20 +44,23 @@ impl Schedule {
 
     /// The moment from which the next call counts; `None` when it is over.
     ///
-    /// In an open loop that moment may have passed: then the call is late, and its latency says so.
+    /// In an open loop that moment may have passed, because every worker was waiting for an answer:
+    /// then the call is late, and its latency says so.
     async fn next(&self) -> Option<Instant> {
-        let begin = match self.interval {
-            None => Instant::now(),
-            Some(interval) => {
-                let number = self.due.fetch_add(1, Ordering::Relaxed);
-                self.begin + interval.mul_f64(to_f64(number))
-            }
+        let now = Instant::now();
+        let Some(interval) = self.interval else {
+            return (now < self.end).then_some(now);
         };
-        if begin >= self.end || Instant::now() >= self.end {
+        let number = self.due.fetch_add(1, Ordering::Relaxed);
+        let due = self.begin + interval.mul_f64(to_f64(number));
+        if due >= self.end || now >= self.end {
             return None;
         }
-        sleep_until(begin).await;
-        Some(begin)
+        if due <= now {
+            return Some(due);
+        }
+        sleep_until(due).await;
+        Some(Instant::now().min(due + TIMER_SLACK))
     }
 }
 

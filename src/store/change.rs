@@ -58,17 +58,18 @@ pub(super) const GUARDS: &str = concat!(
     "ON CONFLICT (resource, day) DO UPDATE SET touch_time = excluded.touch_time"
 );
 
+/// Beginning with the booking and not with its rivals, as in `create_clear`.
 pub(super) const CLEAR: &str = concat!(
     "-- update_clear\n",
-    "UPDATE bookings x SET state = 4 FROM ",
+    "UPDATE bookings x SET state = 4 WHERE x.id = ANY (ARRAY(SELECT h.id FROM ",
     target!(),
-    " WHERE n.moves AND ",
+    " CROSS JOIN LATERAL (SELECT h.id FROM bookings h WHERE n.moves AND ",
     valid!(),
     " AND ",
-    in_slot!("x"),
-    " AND x.state = 1 AND (x.hold_expire_time > now()) IS NOT TRUE AND ",
-    blocker!(),
-    " IS NULL"
+    in_slot!("h"),
+    " AND h.state = 1 AND (h.hold_expire_time > now()) IS NOT TRUE AND ",
+    blocker!("h"),
+    " IS NULL OFFSET 0) h))"
 );
 
 pub(super) const APPLY: &str = concat!(

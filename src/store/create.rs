@@ -27,10 +27,11 @@ macro_rules! members {
     };
 }
 
-/// That `n` was made before: this is a repeat.
+/// That `n` was made before: this is a repeat. No `EXISTS`, which is planned as a join: on a table that
+/// is small at that moment, one that reads all of it.
 macro_rules! repeated {
     () => {
-        "EXISTS (SELECT 1 FROM bookings o WHERE o.id = n.id)"
+        "((SELECT o.id FROM bookings o WHERE o.id = n.id) IS NOT NULL)"
     };
 }
 
@@ -50,20 +51,23 @@ pub(super) const GUARDS: &str = concat!(
     "ON CONFLICT (resource, day) DO UPDATE SET touch_time = excluded.touch_time"
 );
 
+/// Member by member: `OFFSET 0` keeps the planner from beginning with all bookings instead, which it
+/// likes to do while there are few, and a statement is planned once for many. That a hold is in the
+/// slot is looked at first, since there hardly ever is one.
+///
 /// `IS NOT TRUE` keeps the planner from going through all expired holds there are, by the index on
 /// their time, instead of the few rows in the slot.
 pub(super) const CLEAR: &str = concat!(
     "-- create_clear\n",
-    "UPDATE bookings x SET state = 4 FROM ",
+    "UPDATE bookings x SET state = 4 WHERE x.id = ANY (ARRAY(SELECT h.id FROM ",
     members!(),
-    " WHERE ",
-    in_slot!("x"),
-    " AND x.state = 1 AND (x.hold_expire_time > now()) IS NOT TRUE ",
-    "AND NOT ",
+    " CROSS JOIN LATERAL (SELECT h.id FROM bookings h WHERE ",
+    in_slot!("h"),
+    " AND h.state = 1 AND (h.hold_expire_time > now()) IS NOT TRUE AND NOT ",
     repeated!(),
     " AND ",
-    blocker!(),
-    " IS NULL"
+    blocker!("h"),
+    " IS NULL OFFSET 0) h))"
 );
 
 /// `$10`: all or none.
@@ -90,16 +94,18 @@ pub(super) const INSERT: &str = concat!(
     "ON CONFLICT (id) DO NOTHING"
 );
 
-/// For each member its own row, be it new or from an earlier attempt, else the row in its way.
+/// For each member its own row, be it new or from an earlier attempt, else the row in its way. One by
+/// one, which `LIMIT` makes sure of.
 pub(super) const OUTCOME: &str = concat!(
     "-- create_outcome\n",
     "SELECT n.id, ",
     booking_columns!(),
     ", b.fingerprint FROM ",
     members!(),
-    " JOIN bookings b ON b.id = coalesce((SELECT o.id FROM bookings o WHERE o.id = n.id), ",
+    " CROSS JOIN LATERAL (SELECT * FROM bookings b WHERE ",
+    "b.id = coalesce((SELECT o.id FROM bookings o WHERE o.id = n.id), ",
     blocker!(),
-    ")"
+    ") LIMIT 1) b"
 );
 
 /// Whether the members of a batch stand or fall together.

@@ -26,16 +26,18 @@ pub(super) const GET: &str = concat!(
 );
 
 /// The blocking bookings of some resources that overlap a window, which lies between two neighbours
-/// of the index.
+/// of the index. Resource by resource, which the inner `LIMIT` makes sure of.
 pub(super) const TAKEN: &str = concat!(
     "-- taken\n",
     "SELECT n.position, b.start_time, b.end_time ",
     "FROM unnest($1::text[], $2::int4[]) AS n(resource, position) ",
-    "JOIN bookings b ON b.resource = n.resource AND b.state IN (1, 2) AND b.start_time < $4 ",
+    "CROSS JOIN LATERAL (SELECT b.start_time, b.end_time FROM bookings b ",
+    "WHERE b.resource = n.resource AND b.state IN (1, 2) AND b.start_time < $4 ",
     "AND b.start_time >= coalesce(",
     first_neighbour!("n.resource", "$3"),
     ", $3) ",
     "AND b.end_time > $3 AND (b.state = 2 OR b.hold_expire_time > now()) ",
+    "ORDER BY b.start_time LIMIT $5) b ",
     "ORDER BY n.position, b.start_time LIMIT $5"
 );
 

@@ -51,12 +51,22 @@ pub(super) use in_slot;
 
 /// The id of a booking that keeps `n` out of its slot, NULL if the slot is free. A booking does not
 /// keep itself out, and an expired hold keeps out nobody.
+///
+/// With the name of an expired hold it is asked of that hold, once it is found: the database would
+/// otherwise answer it first, for every `n`.
 macro_rules! blocker {
     () => {
+        $crate::store::slot::blocker!(@ "")
+    };
+    ($hold:literal) => {
+        $crate::store::slot::blocker!(@ " AND b.id <> ", $hold, ".id")
+    };
+    (@ $($but:literal),*) => {
         concat!(
             "(SELECT b.id FROM bookings b WHERE ",
             $crate::store::slot::in_slot!("b"),
             " AND (b.state = 2 OR b.hold_expire_time > now()) AND b.id <> n.id",
+            $($but,)*
             " ORDER BY b.start_time DESC LIMIT 1)"
         )
     };

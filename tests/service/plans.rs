@@ -43,24 +43,7 @@ fn no_statement_reads_a_whole_table() {
         let generic = "RESET ALL; SET plan_cache_mode = force_generic_plan";
         client.batch_execute(generic).await.expect("set");
         for (name, sql) in named() {
-            let types = client
-                .prepare(sql)
-                .await
-                .expect("prepared")
-                .params()
-                .to_vec();
-            let nulls: Vec<String> = types
-                .iter()
-                .map(|ty| format!("NULL::{}", ty.name()))
-                .collect();
-            let arguments = if nulls.is_empty() {
-                String::new()
-            } else {
-                format!("({})", nulls.join(", "))
-            };
-            let prepare = format!("PREPARE {name}_plan AS {sql}");
-            client.batch_execute(&prepare).await.expect("prepared");
-            let plan = explain(&client, &format!("EXPLAIN EXECUTE {name}_plan{arguments}")).await;
+            let plan = generic_plan(&client, name, sql).await;
             let reads_all = plan.contains("Seq Scan on bookings")
                 || plan.contains("Seq Scan on booking_guards");
             assert!(!reads_all, "{name} reads a whole table:\n{plan}");
@@ -69,6 +52,65 @@ fn no_statement_reads_a_whole_table() {
             }
         }
     });
+}
+
+/// A connection plans a statement once, perhaps while there is but one booking, and then runs it for
+/// half an hour: it has to go by the keys that it is given even then.
+#[test]
+fn no_plan_made_for_a_small_table_goes_through_all_of_it() {
+    block_on(async {
+        let house = House::new().await;
+        for rows in [0, 1, 30] {
+            house
+                .execute(&format!(
+                    "TRUNCATE bookings, booking_guards;
+                     INSERT INTO bookings (id, resource, start_time, end_time, booked_by, note, state,
+                                           create_time, update_time, revision, fingerprint)
+                     SELECT gen_random_uuid(), 'room-' || i, now(), now() + interval '1 hour', '', '', 2,
+                            now(), now(), i, gen_random_uuid() FROM generate_series(1, {rows}) i;
+                     ANALYZE"
+                ))
+                .await;
+            // As the service has it, settings and all.
+            let client = house.database().connect().await.expect("connected");
+            for (name, sql) in named() {
+                let plan = generic_plan(&client, name, sql).await;
+                let lines: Vec<&str> = plan.lines().collect();
+                for (at, line) in lines.iter().enumerate() {
+                    let scans = line.contains("Scan") && line.contains(" on booking");
+                    let by_key = lines
+                        .get(at + 1)
+                        .is_some_and(|next| next.contains("Index Cond"));
+                    assert!(
+                        !scans || by_key || name == "schema_version",
+                        "{name}, planned for {rows} rows, goes through a whole index:\n{plan}"
+                    );
+                }
+            }
+        }
+    });
+}
+
+/// The plan for all arguments.
+async fn generic_plan(client: &tokio_postgres::Client, name: &str, sql: &str) -> String {
+    let types = client
+        .prepare(sql)
+        .await
+        .expect("prepared")
+        .params()
+        .to_vec();
+    let nulls: Vec<String> = types
+        .iter()
+        .map(|ty| format!("NULL::{}", ty.name()))
+        .collect();
+    let arguments = if nulls.is_empty() {
+        String::new()
+    } else {
+        format!("({})", nulls.join(", "))
+    };
+    let prepare = format!("PREPARE {name}_plan AS {sql}");
+    client.batch_execute(&prepare).await.expect("prepared");
+    explain(client, &format!("EXPLAIN EXECUTE {name}_plan{arguments}")).await
 }
 
 async fn explain(client: &tokio_postgres::Client, sql: &str) -> String {
