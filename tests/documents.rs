@@ -51,7 +51,12 @@ fn the_readme_has_every_option_with_its_variable_and_default() {
 
 #[test]
 fn every_link_to_a_file_leads_to_one() {
-    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"] {
+    for name in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+    ] {
         let text = document(name);
         let links = text
             .split("](")
@@ -62,5 +67,23 @@ fn every_link_to_a_file_leads_to_one() {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
             assert!(path.exists(), "{name} links to {link}");
         }
+    }
+}
+
+#[test]
+fn every_alert_has_its_section_for_operators() {
+    let alerts = document("docker/prometheus/alerts.yaml");
+    let page = document("docs/operating.md").to_lowercase();
+    let mut anchors = alerts.split("operating.md#").skip(1).peekable();
+    assert!(anchors.peek().is_some(), "alerts name their sections");
+    for anchor in anchors {
+        let anchor: String = anchor
+            .chars()
+            .take_while(char::is_ascii_alphanumeric)
+            .collect();
+        assert!(
+            page.contains(&format!("### {anchor}\n")),
+            "no section {anchor}"
+        );
     }
 }
