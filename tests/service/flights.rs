@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use booking_service::db::PoolOptions;
-use booking_service::grpc::{EdgeLayer, Limits, Service, stamp_arrival};
+use booking_service::grpc::{EdgeLayer, GateLayer, Limits, Service, stamp_arrival};
 use booking_service::pb;
 use booking_service::store::{LaneOptions, STATEMENTS, Store};
 use futures_util::future::join_all;
@@ -35,10 +35,11 @@ impl Counted {
         let store = Store::new(pool, LaneOptions::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
+        let service = GateLayer::new(None, None).named_layer(Service::server(store));
         let edge = EdgeLayer::new(Limits::default());
         let router = Server::builder()
             .layer(MapRequestLayer::new(stamp_arrival::<Body>))
-            .add_service(edge.named_layer(Service::server(store)));
+            .add_service(edge.named_layer(service));
         tokio::spawn(router.serve_with_incoming(TcpIncoming::from(listener)));
         let endpoint = Channel::from_shared(format!("http://{address}")).expect("a URI");
         let channel = endpoint.connect().await.expect("connected");
