@@ -18,10 +18,12 @@ const APPLICATION_NAME: &str = "booking-service";
 /// Server-side settings of every session. A transaction that its owner forgot must not live on.
 ///
 /// Every statement is prepared, and meant to run along an index, whatever the table's size was when
-/// it was planned: one plan for all arguments, planned once, and no plan that reads whole tables.
+/// it was planned: one plan for all arguments, planned once, and no plan that reads whole tables, or
+/// sorts a whole resource for one page of it.
 const SESSION_OPTIONS: &str = "-c idle_in_transaction_session_timeout=60s \
      -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off \
-     -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off -c client_min_messages=warning";
+     -c enable_hashjoin=off -c enable_mergejoin=off -c enable_sort=off -c jit=off \
+     -c client_min_messages=warning";
 
 /// A dead peer is noticed after about a minute: 30 s of silence, then 3 probes 10 s apart.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);

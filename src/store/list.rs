@@ -55,18 +55,21 @@ macro_rules! page {
 
 /// Rows in order of start: the blocking ones, and if asked for the others, each from its own index.
 ///
-/// `$7` the start to go on behind, `$8` the key.
+/// `$7` the start to go on behind, `$8` the key. The blocking rows are cut off in the order of their
+/// index, before they are sorted: of one resource, no two share a start.
 macro_rules! by_start {
-    ($key:literal, $blocking_from:expr) => {
+    ($key:literal, $blocking_from:expr, $blocking_order:literal) => {
         concat!(
-            "(SELECT * FROM bookings b WHERE ",
+            "(SELECT * FROM (SELECT * FROM bookings b WHERE ",
             $key,
             " AND b.state IN (1, 2) ",
             "AND b.start_time >= ",
             $blocking_from,
             " AND ",
             after!(),
-            " ORDER BY start_time, id LIMIT $5::int8) UNION ALL ",
+            " ORDER BY ",
+            $blocking_order,
+            " LIMIT $5::int8) b ORDER BY start_time, id) UNION ALL ",
             "(SELECT * FROM bookings b WHERE $3::bool AND ",
             $key,
             " AND b.state IN (3, 4) ",
@@ -108,7 +111,8 @@ pub(super) const BY_RESOURCE: &str = page!(
             "coalesce(",
             first_neighbour!("$8", "$1::timestamptz"),
             ", '-infinity')"
-        )
+        ),
+        "start_time"
     )
 );
 
@@ -116,7 +120,11 @@ pub(super) const BY_BOOKER: &str = page!(
     "list_by_booker",
     "start_time, id",
     "true",
-    by_start!("b.booked_by = $8::text", longest_before!())
+    by_start!(
+        "b.booked_by = $8::text",
+        longest_before!(),
+        "start_time, id"
+    )
 );
 
 pub(super) const BY_NAME: &str = page!(

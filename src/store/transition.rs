@@ -13,18 +13,20 @@ use super::statements::Prepared;
 use crate::booking::{Booker, Booking, BookingId, CancelReason, Revision, State};
 use crate::db::{Connection, Pool};
 
+/// `IS TRUE`, here and below: by the id, and not through an index of what blocks.
+///
 /// Only while the hold lasts. Whoever takes the slot of an expired hold writes its row too, so of
 /// the two only one can commit.
 pub(super) const CONFIRM: &str = "-- confirm
 UPDATE bookings SET state = 2, hold_expire_time = NULL, update_time = now(), revision = $3
-WHERE id = $1 AND ($2::int8 IS NULL OR revision = $2) AND state = 1 AND hold_expire_time > now()
+WHERE id = $1 AND ($2::int8 IS NULL OR revision = $2) AND (state = 1 AND hold_expire_time > now()) IS TRUE
 AND ($4::text IS NULL OR booked_by = $4)";
 
 pub(super) const CANCEL: &str = "-- cancel
 UPDATE bookings SET state = 3, hold_expire_time = NULL, update_time = now(), revision = $3,
 cancel_time = now(), cancel_reason = $4
 WHERE id = $1 AND ($2::int8 IS NULL OR revision = $2)
-AND (state = 2 OR state = 1 AND hold_expire_time > now())
+AND (state = 2 OR state = 1 AND hold_expire_time > now()) IS TRUE
 AND ($5::text IS NULL OR booked_by = $5)";
 
 pub(super) const DELETE: &str = "-- delete

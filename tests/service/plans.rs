@@ -75,6 +75,7 @@ fn no_plan_made_for_a_small_table_goes_through_all_of_it() {
             let client = house.database().connect().await.expect("connected");
             for (name, sql) in named() {
                 let plan = generic_plan(&client, name, sql).await;
+                assert_right_index(name, &plan);
                 let lines: Vec<&str> = plan.lines().collect();
                 for (at, line) in lines.iter().enumerate() {
                     let scans = line.contains("Scan") && line.contains(" on booking");
@@ -92,6 +93,33 @@ fn no_plan_made_for_a_small_table_goes_through_all_of_it() {
 }
 
 /// The plan for all arguments.
+/// A condition on the second column of an index still goes through all of it: what is asked about a
+/// slot goes by the index of resources.
+fn assert_right_index(name: &str, plan: &str) {
+    assert!(
+        name == "list_by_booker" || !plan.contains("by_booker"),
+        "{name} goes by person:\n{plan}"
+    );
+    let by_id = ["confirm", "cancel", "delete", "get", "update_apply"].contains(&name);
+    assert!(
+        !by_id || plan.contains("bookings_pkey"),
+        "{name} does not go by the id:\n{plan}"
+    );
+}
+
+/// As after `migrate`, when nothing is known of the tables: a service that began on them kept such a
+/// plan, and its creates took three times as long.
+#[test]
+fn a_plan_made_before_the_first_booking_goes_by_the_right_index() {
+    block_on(async {
+        let house = House::new().await;
+        let client = house.database().connect().await.expect("connected");
+        for (name, sql) in named() {
+            assert_right_index(name, &generic_plan(&client, name, sql).await);
+        }
+    });
+}
+
 async fn generic_plan(client: &tokio_postgres::Client, name: &str, sql: &str) -> String {
     let types = client
         .prepare(sql)
@@ -190,5 +218,38 @@ fn a_late_page_costs_no_more_than_the_first() {
             last <= first * 2,
             "{first} blocks for the first page, {last} for the last"
         );
+    });
+}
+
+/// One resource with nearly all bookings there are, among a thousand with two each: what the planner
+/// knows on average is wrong for it.
+#[test]
+fn a_page_of_a_crowded_resource_costs_no_more() {
+    block_on(async {
+        let house = House::new().await;
+        let fill = |resource: &str, count: u32| {
+            format!(
+                "INSERT INTO bookings (id, resource, start_time, end_time, booked_by, note, state,
+                                       create_time, update_time, revision, fingerprint)
+                 SELECT gen_random_uuid(), {resource}, hour, hour + interval '1 hour', 'user-' || i % 7,
+                        '', 2, now(), now(), i, gen_random_uuid()
+                 FROM (SELECT i, '2015-01-01Z'::timestamptz + i * interval '1 hour' AS hour
+                       FROM generate_series(1, {count}) i) AS hours"
+            )
+        };
+        house.execute(&fill("'crowd'", 30_000)).await;
+        house.execute(&fill("'room-' || i % 1000", 2_000)).await;
+        house.execute("ANALYZE").await;
+        let client = house.database().connect().await.expect("connected");
+        let (_, sql) = named()
+            .find(|(name, _)| *name == "list_by_resource")
+            .expect("there");
+        client
+            .batch_execute(&format!("PREPARE page AS {sql}"))
+            .await
+            .expect("prepared");
+        let page = "EXECUTE page(NULL, NULL, false, NULL, 2000, 51, NULL, 'crowd', NULL)";
+        let cost = blocks(&client, page).await;
+        assert!(cost < 100, "{cost} blocks for a page of 50");
     });
 }
