@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use booking_service::commands;
 use booking_service::config::Cli;
 
+/// A call is some hundred small allocations, made by one thread and freed by another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match commands::run(Cli::from_process()) {
         Ok(()) => ExitCode::SUCCESS,
