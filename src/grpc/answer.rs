@@ -2,11 +2,15 @@
 //! kind.
 
 use std::collections::HashMap;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt};
+use uuid::Uuid;
 
 use crate::booking::BookingId;
 use crate::pb::ErrorReason;
@@ -25,7 +29,35 @@ pub(super) struct Answer {
     metadata: HashMap<String, String>,
     details: ErrorDetails,
     pushback_ms: Option<i64>,
+    incident: Option<Uuid>,
+    cause: Option<String>,
 }
+
+/// What a status of ours has for the log, and no client sees: it travels as its source.
+#[derive(Debug)]
+pub(super) struct ForTheLog {
+    /// The reason, as the client is told it.
+    pub(super) reason: ErrorReason,
+    /// By which the client can name this very failure.
+    pub(super) incident: Option<Uuid>,
+    /// What happened, and what an operator does about it.
+    pub(super) cause: Option<String>,
+}
+
+impl ForTheLog {
+    /// Of a status, if it is one of ours.
+    pub(super) fn of(status: &Status) -> Option<&Self> {
+        status.source()?.downcast_ref()
+    }
+}
+
+impl fmt::Display for ForTheLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.cause.as_deref().unwrap_or(self.reason.as_str_name()))
+    }
+}
+
+impl Error for ForTheLog {}
 
 impl Answer {
     /// An error in its simplest form.
@@ -37,12 +69,26 @@ impl Answer {
             metadata: HashMap::new(),
             details: ErrorDetails::new(),
             pushback_ms: None,
+            incident: None,
+            cause: None,
         }
     }
 
     /// A value for the client's program to use.
     pub(super) fn with(mut self, key: &str, value: &impl ToString) -> Self {
         self.metadata.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    /// An id of this very failure, for the client and for the log.
+    pub(super) fn incident(mut self, incident: Uuid) -> Self {
+        self.incident = Some(incident);
+        self.with("incident", &incident)
+    }
+
+    /// What happened, for the log alone.
+    pub(super) fn because(mut self, cause: String) -> Self {
+        self.cause = Some(cause);
         self
     }
 
@@ -90,6 +136,11 @@ impl From<Answer> for Status {
             .details
             .set_error_info(reason, DOMAIN, answer.metadata);
         let mut status = Self::with_error_details(answer.code, answer.message, answer.details);
+        status.set_source(Arc::new(ForTheLog {
+            reason: answer.reason,
+            incident: answer.incident,
+            cause: answer.cause,
+        }));
         if let Some(pushback_ms) = answer.pushback_ms {
             status
                 .metadata_mut()

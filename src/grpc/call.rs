@@ -1,16 +1,18 @@
 //! One call in the log: its request id, and one line when it ends, however it ends.
 
-use http::HeaderValue;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use http::{HeaderValue, Uri};
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
-use tonic_types::StatusExt;
-use tracing::Span;
 use uuid::Uuid;
 
+use super::answer::ForTheLog;
 use super::code;
-use crate::pb::ErrorReason;
+use crate::booking::Booker;
 use crate::telemetry::metrics::{self, OneMore};
 use crate::telemetry::traces::{CallTrace, Caller};
 
@@ -21,14 +23,32 @@ pub(super) const REQUEST_ID: &str = "x-request-id";
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// A call that is being handled. Dropped before its end, it was cancelled by its client.
+///
+/// Its line in the log is written as a whole when it ends. There is a span, for what else is logged on
+/// the way, only where the log is at debug: to keep one for every call would cost more than the line.
 pub(super) struct Call {
     begin: Instant,
     method: &'static str,
-    span: Span,
+    uri: Uri,
+    peer: Option<SocketAddr>,
+    subject: Subject,
+    span: tracing::Span,
     trace: CallTrace,
     request_id: HeaderValue,
     ended: bool,
     _in_flight: OneMore,
+}
+
+/// Who signed in, once that is known: in the extensions of a request, for its line in the log.
+#[derive(Clone, Default)]
+pub(super) struct Subject(Arc<OnceLock<Booker>>);
+
+impl Subject {
+    /// It is this one.
+    pub(super) fn is(&self, subject: &Booker) {
+        // The first one counts; there is no second.
+        let _ = self.0.set(subject.clone());
+    }
 }
 
 /// The methods that there are; a client that asks for another is not let to name a metric.
@@ -56,24 +76,25 @@ fn method_of(path: &str) -> &'static str {
 
 impl Call {
     /// Begins with a request.
-    pub(super) fn begin<B>(request: &http::Request<B>) -> Self {
+    pub(super) fn begin<B>(request: &mut http::Request<B>) -> Self {
         let request_id = request_id(request.headers().get(REQUEST_ID));
         let peer = request.extensions().get::<TcpConnectInfo>();
         let peer = peer.and_then(TcpConnectInfo::remote_addr);
         let method = method_of(request.uri().path());
         let trace = CallTrace::begin(method, request.headers());
-        // Of the highest level, so that whatever is logged on the way has it, under any filter.
-        let span = tracing::error_span!(
+        let span = tracing::debug_span!(
             "call",
-            method = request.uri().path(),
-            request_id = request_id.to_str().unwrap_or_default(),
-            peer = peer.map(tracing::field::display),
-            trace_id = trace.id().map(tracing::field::display),
-            caller = tracing::field::Empty,
+            method,
+            request_id = request_id.to_str().unwrap_or_default()
         );
+        let subject = Subject::default();
+        request.extensions_mut().insert(subject.clone());
         Self {
             begin: Instant::now(),
             method,
+            uri: request.uri().clone(),
+            peer,
+            subject,
             span,
             trace,
             request_id,
@@ -99,24 +120,45 @@ impl Call {
 
     /// To the log, the metrics and the trace.
     fn report(&self, code: Code, status: Option<&Status>) {
-        let reason = status.and_then(|status| Some(status.get_details_error_info()?.reason));
+        let known = status.and_then(ForTheLog::of);
+        let reason = known.map(|known| known.reason.as_str_name());
         let time = self.begin.elapsed();
         let name = code::name(code);
-        let known = reason.as_deref().and_then(ErrorReason::from_str_name);
-        let error = match known {
-            Some(reason) => reason.as_str_name(),
+        let error = match reason {
+            Some(reason) => reason,
             None if code == Code::Ok => "",
             None => name,
         };
         metrics::call_ended(self.method, name, error, time);
         self.trace.end(name, error, is_ours(code));
-        // To the microsecond.
-        let duration_ms = (time.as_secs_f64() * 1e6).round() / 1e3;
-        // Two events, since the level of one is fixed where it stands.
-        if is_ours(code) || reason.as_deref() == Some("CONTENTION") {
-            tracing::warn!(code = name, reason, duration_ms, "answered");
+        // Three events, since the level of one is fixed where it stands.
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::$level!(
+                    method = self.uri.path(),
+                    code = name,
+                    reason,
+                    // To the microsecond.
+                    duration_ms = (time.as_secs_f64() * 1e6).round() / 1e3,
+                    request_id = self.request_id.to_str().unwrap_or_default(),
+                    peer = self.peer.map(tracing::field::display),
+                    caller = self.subject.0.get().map(Booker::as_str),
+                    trace_id = self.trace.id().map(tracing::field::display),
+                    incident = known
+                        .and_then(|it| it.incident)
+                        .map(tracing::field::display),
+                    cause = known.and_then(|it| it.cause.as_deref()),
+                    "answered"
+                )
+            };
+        }
+        if reason == Some("OVERLOADED") {
+            // Under overload, lines would be what most of the time is spent on.
+            log!(debug);
+        } else if is_ours(code) || reason == Some("CONTENTION") {
+            log!(warn);
         } else {
-            tracing::info!(code = name, reason, duration_ms, "answered");
+            log!(info);
         }
     }
 }
@@ -124,7 +166,6 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.ended {
-            let _entered = self.span.clone().entered();
             self.report(Code::Cancelled, None);
         }
     }

@@ -94,7 +94,7 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let call = Call::begin(&request);
+        let call = Call::begin(&mut request);
         let caller = call.caller();
         let deadline = Deadline::of(&request, &self.layer.limits);
         request.extensions_mut().insert(deadline);

@@ -14,6 +14,7 @@ mod health;
 mod page_token;
 mod parse;
 mod rate;
+mod refusals;
 mod service;
 mod sign_in;
 mod status;

@@ -12,6 +12,7 @@ use http::request::Parts;
 
 use crate::booking::Booker;
 
+use super::call::Subject;
 use super::caller::Caller;
 use super::status::Error;
 use certificate::Certificates;
@@ -112,7 +113,9 @@ impl SignIn {
             Way::Certificate(certificates) => certificates.identity(&request.extensions)?,
         };
         let Identity { subject, scopes } = identity;
-        tracing::Span::current().record("caller", subject.as_str());
+        if let Some(known) = request.extensions.get::<Subject>() {
+            known.is(&subject);
+        }
         let needed = match right {
             Right::Read => &self.names.read,
             Right::Write => &self.names.write,

@@ -14,6 +14,7 @@ use crate::store;
 use super::answer::Answer;
 use super::encode;
 use super::parse::half_interval;
+use super::refusals;
 use super::violations::Violations;
 
 /// When a call that lost to other transactions may be worth another try, in milliseconds.
@@ -165,24 +166,28 @@ fn of_store(error: store::Error, context: Context) -> Answer {
             format_args!("have more than {max} bookings in the window: ask about fewer, or less"),
         )),
         E::Contention { attempts, source } => {
-            tracing::warn!(
-                attempts,
-                source = chain(&*source),
-                "gave up a transaction that others kept winning; if this lasts, find the resource \
-                 that everybody books and spread its calls"
+            let cause = format!(
+                "lost {attempts} times to other transactions; if this lasts, find the resource that \
+                 everybody books and spread its calls: {}",
+                chain(&*source)
             );
             Answer::new(Code::Aborted, ErrorReason::Contention, message)
                 .retry_after(CONTENTION_RETRY_MS)
+                .because(cause)
         }
-        E::Overloaded => Answer::new(Code::ResourceExhausted, ErrorReason::Overloaded, message)
-            .retry_after(OVERLOADED_RETRY_MS),
+        E::Overloaded => {
+            refusals::add();
+            Answer::new(Code::ResourceExhausted, ErrorReason::Overloaded, message)
+                .retry_after(OVERLOADED_RETRY_MS)
+        }
         E::Unavailable { source } => {
-            tracing::warn!(
-                source = chain(&*source),
-                "the database is out of reach: check that it runs, its address and its credentials"
+            let cause = format!(
+                "the database is out of reach; check that it runs, its address and its credentials: {}",
+                chain(&*source)
             );
             Answer::new(Code::Unavailable, ErrorReason::DatabaseUnavailable, message)
                 .retry_after(UNAVAILABLE_RETRY_MS)
+                .because(cause)
         }
         E::DeadlineExceeded => Answer::new(
             Code::DeadlineExceeded,
@@ -284,20 +289,19 @@ fn reused(request_id: Option<RequestId>) -> Answer {
     }
 }
 
-/// The client gets an id, the log gets the same id and everything else.
+/// The client gets an id, the log gets the same id and everything else, with the line of the call.
 fn internal(source: &(dyn StdError + 'static)) -> Answer {
     let incident = Uuid::new_v4();
-    tracing::error!(
-        %incident,
-        source = chain(source),
-        "a call failed for a reason that the service does not know: report it with this line"
-    );
     Answer::new(
         Code::Internal,
         ErrorReason::Internal,
         format!("internal error: the service's log has more under {incident}"),
     )
-    .with("incident", &incident)
+    .incident(incident)
+    .because(format!(
+        "a reason that the service does not know; report it with this line: {}",
+        chain(source)
+    ))
 }
 
 /// An error and all that led to it.

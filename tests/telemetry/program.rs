@@ -155,7 +155,7 @@ fn the_program_serves_metrics_where_it_is_told_to() {
             .await
             .unwrap_err();
         let answered = program.logged("answered").await;
-        assert_eq!(answered["span"]["trace_id"], trace_id);
+        assert_eq!(answered["trace_id"], trace_id);
         assert!(program.stop().await.0.success());
     });
 }
@@ -178,10 +178,7 @@ async fn create_and_stop(collector: SocketAddr, expect_warning: bool) {
     }
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     let traced = program.logged("answered").await;
-    assert_eq!(
-        traced["span"]["trace_id"].as_str().expect("an id").len(),
-        32
-    );
+    assert_eq!(traced["trace_id"].as_str().expect("an id").len(), 32);
     let warnings = || {
         let log = program.log();
         let about = |line: &Value| {

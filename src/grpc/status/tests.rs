@@ -1,6 +1,6 @@
 //! Each row of the table of errors: code, reason, details, trailers.
 
-use super::super::answer::PUSHBACK;
+use super::super::answer::{ForTheLog, PUSHBACK};
 use super::*;
 use crate::booking::{CancelReason, Interval, InvalidInterval, Resource, Timestamp};
 use crate::store::BatchError;
@@ -242,6 +242,18 @@ fn the_unforeseen_has_an_id_and_nothing_else() {
     let seen = assert_plain(error, Code::Internal, "INTERNAL");
     assert!(Uuid::try_parse(&seen.metadata["incident"]).is_ok());
     assert!(seen.status.message().contains(&seen.metadata["incident"]));
+}
+
+#[test]
+fn the_log_has_the_incident_and_its_cause() {
+    let error = store::Error::Internal { source: cause() };
+    let status = Status::from(error);
+    let told = status.get_details_error_info().expect("ErrorInfo");
+    let log = ForTheLog::of(&status).expect("something for the log");
+    let incident = log.incident.map(|id| id.to_string());
+    assert_eq!(incident.as_ref(), told.metadata.get("incident"));
+    let cause = log.cause.as_deref().expect("a cause");
+    assert!(cause.ends_with("password=hunter2 at 10.0.0.7"), "{cause}");
 }
 
 #[test]
