@@ -60,9 +60,27 @@ impl Interval {
     ///
     /// Two intervals that overlap share an instant, and so a day.
     pub fn days(&self) -> impl Iterator<Item = UtcDay> + use<> {
+        self.first_day().through(self.last_day())
+    }
+
+    /// How many days that is.
+    #[must_use]
+    pub fn days_touched(&self) -> usize {
+        let days = self.last_day().days() - self.first_day().days() + 1;
+        usize::try_from(days).expect("the last day is not before the first")
+    }
+
+    /// The first of them.
+    #[must_use]
+    pub fn first_day(&self) -> UtcDay {
+        self.start.day()
+    }
+
+    /// The last of them: that of the last instant before the end.
+    #[must_use]
+    pub fn last_day(&self) -> UtcDay {
         let last = Timestamp::from_micros(self.end.micros() - 1);
-        let last = last.expect("not before the start, which is in range");
-        self.start.day().through(last.day())
+        last.expect("not before the start, which is in range").day()
     }
 }
 

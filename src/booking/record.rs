@@ -164,6 +164,31 @@ impl NewBooking {
         &self.draft
     }
 
+    /// The booking as it stands once it was made at `create_time`: held until `hold_expire_time` if it
+    /// is a hold, else confirmed.
+    #[must_use]
+    pub fn made(&self, create_time: Timestamp, hold_expire_time: Option<Timestamp>) -> Booking {
+        let Draft {
+            resource,
+            interval,
+            booked_by,
+            note,
+            ..
+        } = self.draft.clone();
+        Booking {
+            id: self.id,
+            resource,
+            interval,
+            booked_by,
+            note,
+            state: hold_expire_time
+                .map_or(State::Confirmed, |expire_time| State::Held { expire_time }),
+            create_time,
+            update_time: create_time,
+            revision: self.revision,
+        }
+    }
+
     /// Whether the two cannot both be made: they overlap on one resource.
     #[must_use]
     pub fn rivals(&self, other: &Self) -> bool {

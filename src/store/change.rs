@@ -183,13 +183,13 @@ impl Update {
         ];
         let guards = [target.as_slice(), &[&day_offsets]].concat();
         let apply = [target.as_slice(), &[&booked_by, &note]].concat();
-        let writes = [
+        let statements = [
             (Prepared::UpdateGuards, guards.as_slice()),
             (Prepared::UpdateClear, &target),
             (Prepared::UpdateApply, &apply),
+            (Prepared::UpdateOutcome, &target),
         ];
-        let read = (Prepared::UpdateOutcome, target.as_slice());
-        let (_, rows) = fly(connection, writes, read, self.mode).await?;
+        let [_, _, _, rows] = fly(connection, statements, self.mode).await?;
         Ok(rows)
     }
 

@@ -20,34 +20,31 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ";
 /// What a statement is given.
 pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
-/// Runs the `writes` in their order and then the `read`, and ends the transaction as `mode` says.
-/// Returns how many rows each of the writes changed, and what was read.
-pub(super) async fn fly<const WRITES: usize>(
+/// Runs the statements in their order, and ends the transaction as `mode` says. Returns the rows that
+/// each of them answered.
+pub(super) async fn fly<const STATEMENTS: usize>(
     connection: &Connection,
-    writes: [(Prepared, Params<'_>); WRITES],
-    read: (Prepared, Params<'_>),
+    statements: [(Prepared, Params<'_>); STATEMENTS],
     mode: Mode,
-) -> Result<([u64; WRITES], Vec<Row>), tokio_postgres::Error> {
+) -> Result<[Vec<Row>; STATEMENTS], tokio_postgres::Error> {
     let end = match mode {
         Mode::Commit => "COMMIT",
         Mode::Validate => "ROLLBACK",
     };
-    let statement = |prepared: Prepared| connection.statement(prepared as usize);
-    let write = |(prepared, params)| connection.execute(statement(prepared), params);
-    let (begin, written, read, end) = tokio::join!(
+    let query =
+        |(prepared, params)| connection.query(connection.statement(prepared as usize), params);
+    let (begin, answers, end) = tokio::join!(
         biased;
         connection.batch_execute(BEGIN),
-        join_all(writes.map(write)),
-        connection.query(statement(read.0), read.1),
+        join_all(statements.map(query)),
         connection.batch_execute(end),
     );
     // The first error is the cause of the others.
     begin?;
-    let mut changed = [0; WRITES];
-    for (count, rows) in changed.iter_mut().zip(written) {
-        *count = rows?;
+    let mut rows = [const { Vec::new() }; STATEMENTS];
+    for (rows, answer) in rows.iter_mut().zip(answers) {
+        *rows = answer?;
     }
-    let rows = read?;
     end?;
-    Ok((changed, rows))
+    Ok(rows)
 }

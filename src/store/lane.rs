@@ -6,10 +6,13 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use opentelemetry::trace::SpanContext;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -46,6 +49,9 @@ impl Default for LaneOptions {
 /// Most resource-days that one batch touches: with the bookings and the holds that they clear well
 /// under the 3,000 rows that a transaction of Aurora DSQL may write.
 const BATCH_DAYS_MAX: usize = 2_000;
+
+/// Most rounds of the scheduler that a lane waits for more to come along.
+const SETTLE_ROUNDS_MAX: u32 = 16;
 
 /// All lanes of a store.
 pub(super) struct Lanes {
@@ -153,6 +159,7 @@ async fn run(
     closing: CancellationToken,
 ) {
     let mut waiting = VecDeque::new();
+    let mut crowded = false;
     loop {
         if waiting.is_empty() {
             tokio::select! {
@@ -163,19 +170,39 @@ async fn run(
                 () = closing.cancelled(), if !queue.is_closed() => queue.close(),
             }
         }
+        if crowded {
+            settle(&queue).await;
+        }
         while let Ok(request) = queue.try_recv() {
             waiting.push_back(request);
         }
         drop_late(&mut waiting);
         let plan = Plan::of(&mut waiting, limits);
-        // A task of its own: a panic ends the batch, whose callers hear of it, and not the lane.
-        match tokio::spawn(carry_out(pool.clone(), plan)).await {
+        crowded = plan.batch.len() + plan.followers.len() > 1;
+        // A panic ends the batch, whose callers hear of it, and not the lane.
+        match AssertUnwindSafe(carry_out(&pool, plan))
+            .catch_unwind()
+            .await
+        {
             Ok(again) => again
                 .into_iter()
                 .rev()
                 .for_each(|request| waiting.push_front(request)),
-            Err(panic) => tracing::error!(%panic, "a batch of creates was given up"),
+            Err(_) => tracing::error!("a batch of creates was given up"),
         }
+    }
+}
+
+/// Lets requests that are on the way already come along: until none came in a round of the scheduler.
+async fn settle(queue: &mpsc::UnboundedReceiver<Request>) {
+    let mut before = queue.len();
+    for _ in 0..SETTLE_ROUNDS_MAX {
+        yield_now().await;
+        let now = queue.len();
+        if now == before {
+            return;
+        }
+        before = now;
     }
 }
 
@@ -196,7 +223,7 @@ fn drop_late(waiting: &mut VecDeque<Request>) {
 }
 
 /// Runs one batch and answers it. Returns the followers that have to be tried themselves.
-async fn carry_out(pool: Pool, plan: Plan<Request>) -> Vec<Request> {
+async fn carry_out(pool: &Pool, plan: Plan<Request>) -> Vec<Request> {
     let Plan { batch, followers } = plan;
     let Some(deadline) = batch.iter().map(|request| request.deadline).max() else {
         return Vec::new();
@@ -205,7 +232,7 @@ async fn carry_out(pool: Pool, plan: Plan<Request>) -> Vec<Request> {
     metrics::batch_begins(batch.iter().map(|request| now - request.arrival));
     let rivals = followers.iter().map(|(follower, _)| &follower.caller);
     let (first, others) = callers(batch.iter().map(|request| &request.caller).chain(rivals));
-    let attempted = attempt(&pool, &batch, deadline, others);
+    let attempted = attempt(pool, &batch, deadline, others);
     let outcomes = match first {
         Some(first) => first.carry(attempted).await,
         None => attempted.await,
@@ -222,7 +249,7 @@ async fn carry_out(pool: Pool, plan: Plan<Request>) -> Vec<Request> {
     for (request, outcome) in batch.into_iter().zip(outcomes) {
         request.answer(outcome);
     }
-    answer_repeats(&pool, repeats).await;
+    answer_repeats(pool, repeats).await;
     again
 }
 
@@ -246,8 +273,8 @@ async fn attempt(
     deadline: Instant,
     others: Vec<SpanContext>,
 ) -> Vec<Result<Booking, Error>> {
-    let new: Vec<NewBooking> = batch.iter().map(|request| request.new.clone()).collect();
-    match create::create(pool.clone(), new, Mode::Commit, deadline, others).await {
+    let new = batch.iter().map(|request| &request.new).collect();
+    match create::create(pool, new, Mode::Commit, deadline, others).await {
         Ok(outcomes) => outcomes,
         Err(error) if batch.len() == 1 => vec![Err(error)],
         Err(error @ (Error::DeadlineExceeded | Error::Unavailable { .. })) => {
@@ -256,16 +283,9 @@ async fn attempt(
         Err(_) => {
             let mut outcomes = Vec::with_capacity(batch.len());
             for request in batch {
-                let alone = vec![request.new.clone()];
-                let (pool, deadline) = (pool.clone(), request.deadline);
-                let made = create::create(pool, alone, Mode::Commit, deadline, Vec::new());
-                outcomes.push(
-                    request
-                        .caller
-                        .carry(made)
-                        .await
-                        .and_then(|mut made| made.remove(0)),
-                );
+                let Request { new, deadline, .. } = request;
+                let made = create::create_one(pool, new, Mode::Commit, *deadline);
+                outcomes.push(request.caller.carry(made).await);
             }
             outcomes
         }

@@ -53,27 +53,33 @@ macro_rules! page {
     };
 }
 
-/// Rows in order of start: the blocking ones, and if asked for the others, each from its own index.
-///
-/// `$7` the start to go on behind, `$8` the key. The blocking rows are cut off in the order of their
-/// index, before they are sorted: of one resource, no two share a start.
-macro_rules! by_start {
-    ($key:literal, $blocking_from:expr, $blocking_order:literal) => {
+/// The blocking rows in order of start, from their index. `$7` the start to go on behind, `$8` the key.
+macro_rules! blocking {
+    ($key:literal, $from:expr, $order:literal) => {
         concat!(
-            "(SELECT * FROM (SELECT * FROM bookings b WHERE ",
+            "SELECT * FROM bookings b WHERE ",
             $key,
-            " AND b.state IN (1, 2) ",
-            "AND b.start_time >= ",
-            $blocking_from,
+            " AND b.state IN (1, 2) AND b.start_time >= ",
+            $from,
             " AND ",
             after!(),
             " ORDER BY ",
-            $blocking_order,
-            " LIMIT $5::int8) b ORDER BY start_time, id) UNION ALL ",
-            "(SELECT * FROM bookings b WHERE $3::bool AND ",
+            $order,
+            " LIMIT $5::int8"
+        )
+    };
+}
+
+/// The blocking rows and the others, each from its own index. The blocking ones are cut off in the
+/// order of that index, before they are sorted.
+macro_rules! blocking_and_past {
+    ($key:literal, $from:expr, $order:literal) => {
+        concat!(
+            "(SELECT * FROM (",
+            blocking!($key, $from, $order),
+            ") b ORDER BY start_time, id) UNION ALL (SELECT * FROM bookings b WHERE ",
             $key,
-            " AND b.state IN (3, 4) ",
-            "AND b.start_time >= ",
+            " AND b.state IN (3, 4) AND b.start_time >= ",
             longest_before!(),
             " AND ",
             after!(),
@@ -99,28 +105,49 @@ macro_rules! longest_before {
     };
 }
 
-/// `$9` `booked_by`. Blocking bookings of a resource are disjoint, so at most one that starts before
-/// the window reaches into it.
-pub(super) const BY_RESOURCE: &str = page!(
-    "list_by_resource",
-    "start_time, id",
-    "($9::text IS NULL OR s.booked_by = $9)",
-    by_start!(
-        "b.resource = $8::text",
+/// Where the blocking rows of resource `$8` begin that overlap the window. They are disjoint, so at most
+/// one that starts before the window reaches into it.
+macro_rules! first_in_window {
+    () => {
         concat!(
             "coalesce(",
             first_neighbour!("$8", "$1::timestamptz"),
             ", '-infinity')"
-        ),
-        "start_time"
-    )
+        )
+    };
+}
+
+/// What blocks: no two of a resource share a start, so that alone is their order. `$9` `booked_by`.
+pub(super) const BY_RESOURCE: &str = page!(
+    "list_by_resource",
+    "start_time",
+    "($9::text IS NULL OR s.booked_by = $9)",
+    blocking!("b.resource = $8::text", first_in_window!(), "start_time")
+);
+
+pub(super) const ALL_BY_RESOURCE: &str = page!(
+    "list_all_by_resource",
+    "start_time, id",
+    "($9::text IS NULL OR s.booked_by = $9)",
+    blocking_and_past!("b.resource = $8::text", first_in_window!(), "start_time")
 );
 
 pub(super) const BY_BOOKER: &str = page!(
     "list_by_booker",
     "start_time, id",
     "true",
-    by_start!(
+    blocking!(
+        "b.booked_by = $8::text",
+        longest_before!(),
+        "start_time, id"
+    )
+);
+
+pub(super) const ALL_BY_BOOKER: &str = page!(
+    "list_all_by_booker",
+    "start_time, id",
+    "true",
+    blocking_and_past!(
         "b.booked_by = $8::text",
         longest_before!(),
         "start_time, id"
@@ -155,11 +182,21 @@ pub(super) async fn list(pool: &Pool, listing: &Listing, deadline: Instant) -> R
     let rows = match (&resource, &booked_by) {
         (Some(resource), booked_by) => {
             let params = [params.as_slice(), &[&cursor_time, resource, booked_by]].concat();
-            read::rows(pool, Prepared::ListByResource, &params, deadline).await?
+            let prepared = if listing.show_cancelled {
+                Prepared::ListAllByResource
+            } else {
+                Prepared::ListByResource
+            };
+            read::rows(pool, prepared, &params, deadline).await?
         }
         (None, Some(booked_by)) => {
             let params = [params.as_slice(), &[&cursor_time, booked_by]].concat();
-            read::rows(pool, Prepared::ListByBooker, &params, deadline).await?
+            let prepared = if listing.show_cancelled {
+                Prepared::ListAllByBooker
+            } else {
+                Prepared::ListByBooker
+            };
+            read::rows(pool, prepared, &params, deadline).await?
         }
         (None, None) => read::rows(pool, Prepared::ListByName, &params, deadline).await?,
     };

@@ -147,9 +147,9 @@ impl Store {
         let booking = match mode {
             Mode::Commit => in_time(deadline, self.lanes.create(new, deadline)).await,
             Mode::Validate => {
-                let tried =
-                    create::create(self.pool.clone(), vec![new], mode, deadline, Vec::new());
-                self.to_the_end(deadline, tried).await?.remove(0)
+                let pool = self.pool.clone();
+                let tried = async move { create::create_one(&pool, &new, mode, deadline).await };
+                self.to_the_end(deadline, tried).await
             }
         };
         // A repeat finds the booking that the first request made: it may have been handed on.
@@ -174,7 +174,8 @@ impl Store {
             let allowed = self.only_for_owner(Some(&new.draft().booked_by));
             allowed.map_err(|error| at(index, error))?;
         }
-        let made = create::create_all(self.pool.clone(), new, mode, deadline);
+        let pool = self.pool.clone();
+        let made = async move { create::create_all(&pool, &new, mode, deadline).await };
         let made = self.to_the_end(deadline, made).await?.into_iter();
         made.enumerate()
             .map(|(index, booking)| {

@@ -42,7 +42,7 @@ impl<T: Candidate> Plan<T> {
             let clash = members
                 .like(new)
                 .find(|at| clash(plan.batch[*at].booking(), new));
-            let new_days = new.draft().interval.days().count();
+            let new_days = new.draft().interval.days_touched();
             if let Some(leader) = clash {
                 plan.followers.push((candidate, leader));
             } else if plan.batch.is_empty()
@@ -143,7 +143,7 @@ mod tests {
     fn days(batch: &[Wish]) -> usize {
         batch
             .iter()
-            .map(|wish| wish.0.draft().interval.days().count())
+            .map(|wish| wish.0.draft().interval.days_touched())
             .sum()
     }
 

@@ -27,6 +27,7 @@ statements! {
     CreateGuards = create::GUARDS,
     CreateClear = create::CLEAR,
     CreateInsert = create::INSERT,
+    CreateInsertAll = create::INSERT_ALL,
     CreateOutcome = create::OUTCOME,
     UpdateGuards = change::GUARDS,
     UpdateClear = change::CLEAR,
@@ -39,6 +40,8 @@ statements! {
     Taken = read::TAKEN,
     SchemaVersion = read::SCHEMA_VERSION,
     ListByResource = list::BY_RESOURCE,
+    ListAllByResource = list::ALL_BY_RESOURCE,
     ListByBooker = list::BY_BOOKER,
+    ListAllByBooker = list::ALL_BY_BOOKER,
     ListByName = list::BY_NAME,
 }

@@ -31,7 +31,8 @@ AND ($5::text IS NULL OR booked_by = $5)";
 
 pub(super) const DELETE: &str = "-- delete
 DELETE FROM bookings WHERE id = $1 AND ($2::int8 IS NULL OR revision = $2)
-AND ($3::text IS NULL OR booked_by = $3)";
+AND ($3::text IS NULL OR booked_by = $3)
+RETURNING id";
 
 /// Confirms a hold.
 pub(super) async fn confirm(
@@ -212,10 +213,10 @@ impl Attempt for Delete {
         ];
         let (deleted, row) = flight(connection, id, Prepared::Delete, &params).await?;
         Ok(match (deleted, row) {
-            (1.., _) => Ok(()),
+            (true, _) => Ok(()),
             // Gone already: perhaps by the attempt whose answer was lost.
-            (0, None) if before == Before::PerhapsDone => Ok(()),
-            (0, row) => {
+            (false, None) if before == Before::PerhapsDone => Ok(()),
+            (false, row) => {
                 let kept = owned(row.as_ref(), id, owner.as_ref());
                 kept.and_then(|_| Err(Error::EtagMismatch(id)))
             }
@@ -223,18 +224,18 @@ impl Attempt for Delete {
     }
 }
 
-/// The whole transaction: how many rows it changed, and the row as it is after.
+/// The whole transaction: whether its statement returned a row, and the booking's row as it is after.
 async fn flight(
     connection: &Connection,
     id: BookingId,
     prepared: Prepared,
     params: Params<'_>,
-) -> Result<(u64, Option<Row>), tokio_postgres::Error> {
+) -> Result<(bool, Option<Row>), tokio_postgres::Error> {
     let ids = [*id.as_uuid()];
     let get: [&(dyn ToSql + Sync); 1] = [&ids.as_slice()];
-    let writes = [(prepared, params)];
-    let ([changed], rows) = fly(connection, writes, (Prepared::Get, &get), Mode::Commit).await?;
-    Ok((changed, rows.into_iter().next()))
+    let statements = [(prepared, params), (Prepared::Get, &get)];
+    let [changed, rows] = fly(connection, statements, Mode::Commit).await?;
+    Ok((!changed.is_empty(), rows.into_iter().next()))
 }
 
 /// Changed, now or by an earlier attempt; in the state asked for already; or the reason why not.

@@ -5,6 +5,7 @@
 mod contention;
 mod errors;
 mod flights;
+mod guards;
 mod harness;
 mod holds;
 mod lost_reply;
