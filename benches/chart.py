@@ -21,7 +21,7 @@ def write(path, text):
 def table(results):
     parts = {"machine": machine, "create": create, "read": plain("GetBooking, 256 in flight", "empty rpc"),
              "list": plain("ListBookings, 64 in flight, 1,000 bookings", "everything up to 1,000"),
-             "hot": hot, "memory": memory, "start": start, "distance": distance, "growth": growth}
+             "hot": hot, "overload": overload, "memory": memory, "start": start, "distance": distance, "growth": growth}
     return "# The service and its peers\n\n" + "\n\n".join(
         make(results[part]) for part, make in parts.items() if part in results) + "\n"
 
@@ -69,6 +69,15 @@ def hot(seen):
     rest = {who: one for who, one in seen.items() if isinstance(one, dict)}
     made = plain("CreateBooking, 1,000 rivals for each slot, 1,024 in flight", "empty rpc")(rest)
     return made + f" Transactions of the database per 1,000 rivals: {count}."
+
+
+def overload(seen):
+    lines = [[what, f"{one['peak']:,.0f}", f"{one['goodput']:,.0f}", ratio(one["goodput"], one["peak"]),
+              f"{one['refused per second']:,.0f}", f"{one['p99 ms']:,.0f}", f"{one['health p99 ms']:,.0f}",
+              f"{one['unhealthy']:.0f}"] for what, one in seen.items()]
+    head = ["what is scarce", "peak /s", "done /s", "of the peak", "refused /s", "p99 of what was done, ms",
+            "health: p99 ms", "failed"]
+    return "## Twice as many creates as can be carried\n\n" + rows(head, lines)
 
 
 def memory(seen):

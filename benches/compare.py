@@ -17,9 +17,12 @@ import time
 import chart
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-PARTS = ["create", "read", "list", "hot", "memory", "start", "distance", "growth"]
+PARTS = ["create", "read", "list", "hot", "overload", "memory", "start", "distance", "growth"]
 IN_FLIGHT = [1, 16, 64, 256, 1024]
 PGBENCH_CLIENTS_MAX = 256
+# Overload: enough connections, and enough calls under way, for refusals to be what ends them.
+OVERLOAD_CONNECTIONS = 32
+OVERLOAD_IN_FLIGHT = 8192
 
 
 def arguments():
@@ -83,9 +86,9 @@ class Bench:
                 process.kill()
                 process.wait()
 
-    def service(self, folder=None):
+    def service(self, folder=None, *args):
         url = self.url("booking", folder)
-        return self.server([self.program("booking-service"), "serve", "--database-url", url])
+        return self.server([self.program("booking-service"), "serve", "--database-url", url, *args])
 
     def baseline(self):
         return self.server([self.program("peers"), "baseline", "--database", self.url("usual")])
@@ -93,14 +96,14 @@ class Bench:
     def empty(self):
         return self.server([self.program("peers"), "empty"])
 
-    def load(self, address, scenario, in_flight, *args, warm_up="1s", check=False):
+    def load(self, address, scenario, in_flight, *args, warm_up="1s", check=False, quiet=False):
         checks = [] if check else ["--no-check"]
         duration = f"{self.options.seconds}s"
         out = self.run_program(
             "load", scenario, "--address", f"http://{address}", "--in-flight", str(in_flight),
             "--duration", duration, "--warm-up", warm_up, "--keep", "--json", *checks, *args)
         result = json.loads(out)
-        if result["errors"]:
+        if result["errors"] and not quiet:
             print(f"  errors: {result['errors']}", file=sys.stderr)
         return result
 
@@ -230,25 +233,63 @@ class Bench:
         self.results["start"] = {"median ms": statistics.median(taken), "worst ms": max(taken)}
         say("start", self.results["start"])
 
-    def distance(self):
-        """The database 20 ms away."""
+    @contextlib.contextmanager
+    def far(self):
+        """A folder with the socket of the same database, 20 ms away."""
         folder = os.path.join(self.options.scratch, "far")
         os.makedirs(folder, exist_ok=True)
         near = os.path.join(folder, ".s.PGSQL.5432")
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(near)
         far = os.path.join(self.options.socket, ".s.PGSQL.5432")
         delay = subprocess.Popen([self.program("peers"), "delay", "--listen", near, "--to", far, "--by", "10ms"])
         try:
             while not os.path.exists(near):
                 time.sleep(0.01)
+            yield folder
+        finally:
+            delay.kill()
+            delay.wait()
+
+    def distance(self):
+        """The database 20 ms away."""
+        with self.far() as folder:
             self.clean()
             with self.service() as (ours, _), self.service(folder) as (distant, _):
                 self.interleaved(
                     "distance", "CreateBooking",
                     ("database here", lambda: self.load(ours, "spread", 1)),
                     ("database 20 ms away", lambda: self.load(distant, "spread", 1)))
-        finally:
-            delay.kill()
-            delay.wait()
+
+    def overload(self):
+        """Twice as many creates as can be carried, in an open loop."""
+        seen = {}
+        with self.far() as folder:
+            # 4 transactions at a time of 16 bookings, 20 ms each: the database is what limits it.
+            small = ["--lanes", "4", "--batch-size", "16", "--queue-length", "256"]
+            for what, where, args in (("the database limits", folder, small), ("the processor limits", None, [])):
+                with self.service(where, *args) as (ours, _):
+                    for run in range(self.options.runs):
+                        seen.setdefault(what, []).append(self.twice_the_peak(ours))
+                        say(f"overload, run {run + 1}, {what}", seen[what][-1])
+        self.results["overload"] = {what: medians(runs) for what, runs in seen.items()}
+
+    def twice_the_peak(self, address):
+        connections = ["--connections", str(OVERLOAD_CONNECTIONS)]
+        self.clean()
+        peak = self.load(address, "spread", 256, *connections)
+        peak = peak["done"] / peak["seconds"]
+        self.clean()
+        seen = self.load(address, "spread", OVERLOAD_IN_FLIGHT, "--rate", str(round(2 * peak)), *connections, quiet=True)
+        return {
+            "peak": peak,
+            "goodput": seen["done"] / seen["seconds"],
+            "share": seen["done"] / seen["seconds"] / peak,
+            "refused per second": sum(seen["errors"].values()) / seen["seconds"],
+            "p99 ms": seen["latency_ms"]["CreateBooking"]["p99"],
+            "health p99 ms": seen["health_ms"]["p99"],
+            "unhealthy": seen["unhealthy"],
+        }
 
     def growth(self):
         sizes = [int(rows) for rows in self.options.rows.split(",")]

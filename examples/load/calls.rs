@@ -210,14 +210,20 @@ pub(crate) fn interval(place: Place) -> (Timestamp, Timestamp) {
     (at(slot), at(slot + 1))
 }
 
+/// A connection.
+pub(crate) async fn channel(options: &Options) -> Result<Channel, transport::Error> {
+    Endpoint::from_shared(options.address.clone())?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .connect()
+        .await
+}
+
 /// Connections, to be dealt out to workers in turn.
 pub(crate) async fn connect(options: &Options) -> Result<Vec<Client>, transport::Error> {
-    let endpoint = Endpoint::from_shared(options.address.clone())?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true);
     let mut clients = Vec::with_capacity(options.connections());
     for _ in 0..options.connections() {
-        let channel = endpoint.connect().await?;
+        let channel = channel(options).await?;
         clients.push(Client::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX));
     }
     Ok(clients)

@@ -2,6 +2,7 @@
 
 mod calls;
 mod check;
+mod health;
 mod options;
 mod record;
 mod report;
@@ -19,6 +20,10 @@ use options::Options;
 use record::Record;
 use report::Report;
 use run::Schedule;
+
+/// As the service has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -38,6 +43,7 @@ async fn main() -> ExitCode {
 /// Whether the service has kept its promises.
 async fn load(options: Options) -> Result<bool, Box<dyn Error>> {
     let clients = calls::connect(&options).await?;
+    let health_channel = calls::channel(&options).await?;
     let run = Arc::new(Run::new(options));
     let options = &run.options;
     let mut prepared = run::prepare(&run, &clients).await?;
@@ -51,6 +57,7 @@ async fn load(options: Options) -> Result<bool, Box<dyn Error>> {
     let mut outcome = tokio::select! {
         outcome = run::put_on_load(&run, &clients, &mut prepared, schedule, &record) => outcome,
         () = report::show_progress(Arc::clone(&record), options.duration) => unreachable!("for ever"),
+        never = health::watch(health_channel, Arc::clone(&record)) => match never {},
     };
     let length = begin.elapsed();
     report::end_progress();

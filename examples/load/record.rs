@@ -35,10 +35,17 @@ impl Kind {
 #[derive(Default)]
 pub(crate) struct Record(Mutex<Seen>);
 
-/// Latencies are those of every answer, refusals included, in microseconds.
+/// Latencies are in microseconds.
 #[derive(Clone, Default)]
 pub(crate) struct Seen {
+    /// Of what was done, or refused because the slot is taken.
     pub(crate) latencies: BTreeMap<Kind, Histogram<u64>>,
+    /// Of what ended in an error.
+    pub(crate) error_latencies: Option<Histogram<u64>>,
+    /// Of health checks that answered SERVING.
+    pub(crate) health: Option<Histogram<u64>>,
+    /// Health checks that did not, or not in time.
+    pub(crate) unhealthy: u64,
     pub(crate) done: u64,
     /// The slot was taken, as it should be.
     pub(crate) refused: u64,
@@ -51,16 +58,33 @@ impl Record {
     /// Notes an answer.
     pub(crate) fn add(&self, kind: Kind, latency: Duration, outcome: Result<(), &Status>) {
         let reason = outcome.err().map(reason);
-        let micros = u64::try_from(latency.as_micros()).expect("not a million years");
         let mut seen = self.seen();
         seen.recent += 1;
-        match reason.as_deref() {
-            None => seen.done += 1,
-            Some("SLOT_UNAVAILABLE") => seen.refused += 1,
-            Some(reason) => *seen.errors.entry(reason.to_owned()).or_default() += 1,
+        let latencies = match reason.as_deref() {
+            None => {
+                seen.done += 1;
+                seen.latencies.entry(kind).or_insert_with(empty)
+            }
+            Some("SLOT_UNAVAILABLE") => {
+                seen.refused += 1;
+                seen.latencies.entry(kind).or_insert_with(empty)
+            }
+            Some(reason) => {
+                *seen.errors.entry(reason.to_owned()).or_default() += 1;
+                seen.error_latencies.get_or_insert_with(empty)
+            }
+        };
+        note(latencies, latency);
+    }
+
+    /// Notes a health check.
+    pub(crate) fn add_health(&self, latency: Duration, serving: bool) {
+        let mut seen = self.seen();
+        if serving {
+            note(seen.health.get_or_insert_with(empty), latency);
+        } else {
+            seen.unhealthy += 1;
         }
-        let latencies = seen.latencies.entry(kind).or_insert_with(empty);
-        latencies.record(micros.max(1)).expect("it grows");
     }
 
     /// Forgets everything: the warm-up is over.
@@ -86,8 +110,14 @@ impl Record {
 
 impl Seen {
     pub(crate) fn answers(&self) -> u64 {
-        self.latencies.values().map(Histogram::len).sum()
+        let errors = self.error_latencies.as_ref().map_or(0, Histogram::len);
+        self.latencies.values().map(Histogram::len).sum::<u64>() + errors
     }
+}
+
+fn note(latencies: &mut Histogram<u64>, latency: Duration) {
+    let micros = u64::try_from(latency.as_micros()).expect("not a million years");
+    latencies.record(micros.max(1)).expect("it grows");
 }
 
 fn empty() -> Histogram<u64> {

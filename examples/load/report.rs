@@ -101,15 +101,17 @@ impl Report<'_> {
     }
 
     fn json(&self) -> Value {
-        let latencies = self.seen.latencies.iter().map(|(kind, latencies)| {
+        let summary = |latencies: &Histogram<u64>| {
             let mut values = serde_json::Map::new();
             values.insert("count".to_owned(), json!(latencies.len()));
             for (name, at) in PERCENTILES {
                 let value = millis(latencies.value_at_percentile(at));
                 values.insert(name.to_owned(), json!(value));
             }
-            (kind.name().to_owned(), Value::Object(values))
-        });
+            Value::Object(values)
+        };
+        let latencies = self.seen.latencies.iter();
+        let latencies = latencies.map(|(kind, seen)| (kind.name().to_owned(), summary(seen)));
         let findings = self.findings.as_ref().map(|findings| {
             json!({
                 "bookings": findings.bookings,
@@ -131,6 +133,9 @@ impl Report<'_> {
             "refused": self.seen.refused,
             "errors": self.seen.errors,
             "latency_ms": latencies.collect::<serde_json::Map<_, _>>(),
+            "error_latency_ms": self.seen.error_latencies.as_ref().map(summary),
+            "health_ms": self.seen.health.as_ref().map(summary),
+            "unhealthy": self.seen.unhealthy,
             "check": findings,
             "left": self.left,
         })
@@ -160,6 +165,15 @@ impl Report<'_> {
         }
         for (kind, latencies) in &seen.latencies {
             println!("{:<14} {}", kind.name(), percentiles(latencies));
+        }
+        if let Some(latencies) = &seen.error_latencies {
+            println!("{:<14} {}", "errors", percentiles(latencies));
+        }
+        if let Some(latencies) = &seen.health {
+            println!("{:<14} {}", "health", percentiles(latencies));
+        }
+        if seen.unhealthy > 0 {
+            println!("{} health checks failed", seen.unhealthy);
         }
         if let Some(findings) = &self.findings {
             println!(
