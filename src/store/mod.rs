@@ -37,6 +37,7 @@ use crate::telemetry::traces::Caller;
 
 use lane::Lanes;
 use point_reads::PointReads;
+use transition::To;
 
 pub use error::{BatchError, Cause, Error};
 pub use lane::LaneOptions;
@@ -252,7 +253,7 @@ impl Store {
         deadline: Instant,
     ) -> Result<Booking, Error> {
         let (pool, owner) = (self.pool.clone(), self.owner.clone());
-        let confirmed = transition::confirm(pool, id, expected, owner, deadline);
+        let confirmed = transition::bring(pool, id, To::Confirmed, expected, owner, deadline);
         self.to_the_end(deadline, confirmed).await
     }
 
@@ -269,7 +270,8 @@ impl Store {
         deadline: Instant,
     ) -> Result<Booking, Error> {
         let (pool, owner) = (self.pool.clone(), self.owner.clone());
-        let cancelled = transition::cancel(pool, id, reason, expected, owner, deadline);
+        let to = To::Cancelled(reason);
+        let cancelled = transition::bring(pool, id, to, expected, owner, deadline);
         self.to_the_end(deadline, cancelled).await
     }
 
