@@ -136,7 +136,7 @@ async fn migrate(options: MigrateOptions) -> Result<(), Error> {
     let migrated = schema::migrate(&database, &schema_options).await;
     database.close().await?;
     migrated?;
-    tracing::info!("the schema is as this program expects it");
+    tracing::info!("the schema serves this program");
     Ok(())
 }
 

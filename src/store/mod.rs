@@ -307,10 +307,10 @@ impl Store {
         .await
     }
 
-    /// Whether the database answers, with the schema that this code expects.
+    /// Whether the database answers, with a schema that serves this code.
     ///
     /// # Errors
-    /// What any call can meet; [`Error::Internal`] if the schema is not the one expected.
+    /// What any call can meet; [`Error::Internal`] if the schema does not serve this code.
     pub async fn check(&self, deadline: Instant) -> Result<(), Error> {
         in_time(deadline, read::check(&self.pool, deadline)).await
     }
