@@ -124,7 +124,7 @@ pub struct DatabaseOptions {
     )]
     pub cluster_user: String,
 
-    /// AWS region of the cluster, where its host name does not tell.
+    /// AWS region of the cluster, where its host name does not tell it; one that does comes first.
     #[arg(long, env = "AWS_REGION", value_name = "REGION")]
     pub cluster_region: Option<String>,
 
