@@ -44,8 +44,11 @@ pub enum Error {
         source: io::Error,
     },
     /// Traces cannot be sent.
-    #[error("cannot send traces: {0}; check --otlp-endpoint and the OTEL_EXPORTER_OTLP_ variables")]
-    Traces(#[from] opentelemetry_otlp::ExporterBuildError),
+    #[error(
+        "cannot send traces: {0}; check --otlp-endpoint, --otlp-ca-file and the \
+         OTEL_EXPORTER_OTLP_ variables"
+    )]
+    Traces(#[from] telemetry::traces::Error),
     /// Nobody can be let in as the options say.
     #[error(transparent)]
     Access(#[from] AccessError),
