@@ -97,3 +97,8 @@ fn options_that_leave_a_door_half_open_are_refused() {
         assert!(log.contains(complaint), "{arguments:?}: {log}");
     }
 }
+        // Else an empty BOOKING_JWKS_URL would let everybody in.
+        (
+            &["--jwt-issuer", "i", "--jwt-audience", "a"],
+            "--jwks-file <FILE>|--jwks-url <URL>",
+        ),
