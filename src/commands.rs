@@ -44,8 +44,11 @@ pub enum Error {
         source: io::Error,
     },
     /// Traces cannot be sent.
-    #[error("cannot send traces: {0}; check --otlp-endpoint and the OTEL_EXPORTER_OTLP_ variables")]
-    Traces(#[from] opentelemetry_otlp::ExporterBuildError),
+    #[error(
+        "cannot send traces: {0}; check --otlp-endpoint, --otlp-ca-file and the \
+         OTEL_EXPORTER_OTLP_ variables"
+    )]
+    Traces(#[from] telemetry::traces::Error),
     /// Nobody can be let in as the options say.
     #[error(transparent)]
     Access(#[from] AccessError),
@@ -136,7 +139,7 @@ async fn migrate(options: MigrateOptions) -> Result<(), Error> {
     let migrated = schema::migrate(&database, &schema_options).await;
     database.close().await?;
     migrated?;
-    tracing::info!("the schema is as this program expects it");
+    tracing::info!("the schema serves this program");
     Ok(())
 }
 

@@ -124,7 +124,7 @@ pub struct DatabaseOptions {
     )]
     pub cluster_user: String,
 
-    /// AWS region of the cluster, where its host name does not tell.
+    /// AWS region of the cluster, where its host name does not tell it; one that does comes first.
     #[arg(long, env = "AWS_REGION", value_name = "REGION")]
     pub cluster_region: Option<String>,
 
@@ -278,10 +278,14 @@ pub struct MonitoringArgs {
     #[arg(long, env = "BOOKING_METRICS_LISTEN", value_name = "ADDRESS")]
     pub metrics_listen: Option<SocketAddr>,
 
-    /// OpenTelemetry collector to send traces to, by OTLP over gRPC without TLS, such as
-    /// `http://localhost:4317`; by default there are none.
+    /// OpenTelemetry collector to send traces to, by OTLP over gRPC: `http://localhost:4317`, or
+    /// `https://` for TLS; by default there are none.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", value_parser = collector)]
     pub otlp_endpoint: Option<String>,
+
+    /// PEM file of the CAs to trust for the collector, instead of the public ones.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_CERTIFICATE", value_name = "FILE")]
+    pub otlp_ca_file: Option<PathBuf>,
 
     /// Share of the calls to trace, from 0 to 1, where the caller has not decided.
     #[arg(long, env = "OTEL_TRACES_SAMPLER_ARG", value_name = "RATIO", default_value_t = 1.0, value_parser = ratio)]
@@ -490,11 +494,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 fn collector(text: &str) -> Result<String, String> {
     let url: http::Uri = text.parse().map_err(|error| format!("{error}"))?;
     match (url.scheme_str(), url.host()) {
-        (Some("http"), Some(_)) => Ok(text.to_owned()),
-        _ => Err(
-            "write it like http://localhost:4317; for TLS, run a collector beside the service"
-                .to_owned(),
-        ),
+        (Some("http" | "https"), Some(_)) => Ok(text.to_owned()),
+        _ => Err("write it like http://localhost:4317, or https:// for TLS".to_owned()),
     }
 }
 

@@ -70,14 +70,18 @@ impl Monitoring {
             }
             None => None,
         };
-        let start = |endpoint: &String| {
-            traces::start(&traces::Options {
-                endpoint: endpoint.clone(),
-                ratio: options.trace_ratio,
-                service_name: options.trace_service_name.clone(),
-            })
+        let traces = match &options.otlp_endpoint {
+            Some(endpoint) => {
+                let options = traces::Options {
+                    endpoint: endpoint.clone(),
+                    ca_file: options.otlp_ca_file.clone(),
+                    ratio: options.trace_ratio,
+                    service_name: options.trace_service_name.clone(),
+                };
+                Some(traces::start(&options).await?)
+            }
+            None => None,
         };
-        let traces = options.otlp_endpoint.as_ref().map(start).transpose()?;
         Ok(Self { metrics, traces })
     }
 }

@@ -59,12 +59,12 @@ pub struct TlsArgs {
 #[command(next_help_heading = "Sign-in")]
 pub struct SignInArgs {
     /// File with the JWKS of the tokens' issuer; read again when it changes.
-    #[arg(long, env = "BOOKING_JWKS_FILE", value_name = "FILE", conflicts_with = "jwks_url", requires_all = ["jwt_issuer", "jwt_audience"])]
+    #[arg(long, env = "BOOKING_JWKS_FILE", value_name = "FILE", group = "jwks", requires_all = ["jwt_issuer", "jwt_audience"])]
     pub jwks_file: Option<PathBuf>,
 
     /// HTTPS address of the JWKS of the tokens' issuer; asked again every few minutes, and when a
     /// token names a key that is not known.
-    #[arg(long, env = "BOOKING_JWKS_URL", value_name = "URL", requires_all = ["jwt_issuer", "jwt_audience"])]
+    #[arg(long, env = "BOOKING_JWKS_URL", value_name = "URL", group = "jwks", requires_all = ["jwt_issuer", "jwt_audience"])]
     pub jwks_url: Option<String>,
 
     /// PEM file of the CAs to trust for the JWKS URL, instead of the public ones.
@@ -77,11 +77,21 @@ pub struct SignInArgs {
     pub jwks_ca_file: Option<PathBuf>,
 
     /// What the claim `iss` of a token must be.
-    #[arg(long, env = "BOOKING_JWT_ISSUER", value_name = "ISSUER")]
+    #[arg(
+        long,
+        env = "BOOKING_JWT_ISSUER",
+        value_name = "ISSUER",
+        requires = "jwks"
+    )]
     pub jwt_issuer: Option<String>,
 
     /// What the claim `aud` of a token must be, or have among others.
-    #[arg(long, env = "BOOKING_JWT_AUDIENCE", value_name = "AUDIENCE")]
+    #[arg(
+        long,
+        env = "BOOKING_JWT_AUDIENCE",
+        value_name = "AUDIENCE",
+        requires = "jwks"
+    )]
     pub jwt_audience: Option<String>,
 
     /// By how much the issuer's clock may differ from this one, at most 5m.

@@ -70,8 +70,12 @@ fn nothing_is_monitored_unless_asked_for() {
         Some(9464)
     );
     assert_eq!(options.otlp_endpoint.as_deref(), Some("http://c:4317"));
+    let line = "booking-service --otlp-endpoint https://c:4317 --otlp-ca-file /ca.pem";
+    let options = serve(line).monitoring;
+    assert_eq!(options.otlp_endpoint.as_deref(), Some("https://c:4317"));
+    assert_eq!(options.otlp_ca_file, Some("/ca.pem".into()));
     for wrong in [
-        "--otlp-endpoint https://c:4317",
+        "--otlp-endpoint ftp://c:4317",
         "--otlp-endpoint c:4317",
         "--trace-ratio 1.1",
         "--trace-ratio NaN",

@@ -241,6 +241,14 @@ mod tests {
         }
     }
 
+    /// Pods with an IAM role have `AWS_REGION` set to where they run.
+    #[test]
+    fn the_host_name_knows_better_than_the_environment() {
+        let host = "abc.dsql.us-east-1.on.aws";
+        let options = Options::new(host, "admin", Some("eu-west-2")).unwrap();
+        assert_eq!(options.region.as_ref(), "us-east-1");
+    }
+
     #[test]
     fn a_missing_region_names_its_option() {
         let error = Options::new("db.example", "admin", None)

@@ -99,6 +99,7 @@ fn explain(place: &str, error: &tokio_postgres::Error) -> String {
 }
 
 fn explain_refusal(place: &str, error: &tokio_postgres::error::DbError) -> String {
+    let is_fatal = error.severity() == "FATAL";
     match error.code() {
         &SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION => format!(
             "the database at {place} refused the sign-in: check the user, the password and what \
@@ -117,6 +118,12 @@ fn explain_refusal(place: &str, error: &tokio_postgres::error::DbError) -> Strin
         &SqlState::UNDEFINED_TABLE | &SqlState::UNDEFINED_COLUMN => {
             format!("the schema of the database at {place} is missing or old: run `migrate`")
         }
+        // How PgBouncer, RDS Proxy and others refuse the settings of a session, and not a statement.
+        &SqlState::PROTOCOL_VIOLATION | &SqlState::FEATURE_NOT_SUPPORTED if is_fatal => format!(
+            "the database at {place} refused the settings of the session, as connection poolers do: \
+             connect to PostgreSQL itself, since the service has a pool of its own ({})",
+            error.message().replace('\n', " ")
+        ),
         code => format!(
             "the database at {place} refused the connection with {}: {}",
             code.code(),

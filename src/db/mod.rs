@@ -110,7 +110,17 @@ impl Database {
                 let own = server.options(embedded::DATABASE);
                 (Connector::postgres(&own)?, Some(server))
             }
-            Target::Postgres(options) => (Connector::postgres(options)?, None),
+            Target::Postgres(options) => {
+                if options.is_exposed() {
+                    tracing::warn!(
+                        place = options.place(),
+                        "not sure to be the database: its certificate or its name is not checked, so \
+                         that somebody in between could read and change everything, unless the network \
+                         is trusted; give sslmode=verify-full, and --db-ca-file for a CA of your own"
+                    );
+                }
+                (Connector::postgres(options)?, None)
+            }
             Target::Dsql(options) => (Connector::dsql(options).await?, None),
         };
         connector.connect().await?;

@@ -1,5 +1,6 @@
 //! PostgreSQL by URL: what `sslmode` and `sslrootcert` ask for, and the settings of a session.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -93,6 +94,21 @@ impl Options {
             verification,
             ca_file,
         }
+    }
+
+    /// Whether somebody between here and another machine could pass for the database.
+    pub(super) fn is_exposed(&self) -> bool {
+        let is_remote = |host: &Host| match host {
+            Host::Tcp(name) => {
+                let address = name.parse::<IpAddr>();
+                name != "localhost" && !address.is_ok_and(|it| it.is_loopback())
+            }
+            Host::Unix(_) => false,
+        };
+        let mut addresses = self.config.get_hostaddrs().iter();
+        self.verification != Verification::ChainAndName
+            && (self.config.get_hosts().iter().any(is_remote)
+                || addresses.any(|address| !address.is_loopback()))
     }
 
     pub(super) fn manager(&self) -> Result<PostgresConnectionManager<MakeRustlsConnect>, Error> {
@@ -279,6 +295,25 @@ mod tests {
         assert_eq!(modes(&require), (SslMode::Require, Verification::Chain, ca));
         let given = Options::parse(url, Some(Path::new("/other.pem"))).unwrap();
         assert_eq!(given.ca_file, Some("/other.pem".into()));
+    }
+
+    #[test]
+    fn a_database_elsewhere_that_anybody_could_pass_for_is_exposed() {
+        for (text, is_exposed) in [
+            ("postgres://u@db.example/x", true),
+            ("postgres://u@db.example/x?sslmode=disable", true),
+            ("postgres://u@db.example/x?sslmode=verify-ca", true),
+            ("host=a,localhost hostaddr=10.0.0.1,127.0.0.1", true),
+            ("postgres://u@db.example/x?sslmode=verify-full", false),
+            ("postgres://u@db.example/x?sslrootcert=/ca.pem", false),
+            ("postgres://u@localhost/x", false),
+            ("postgres://u@127.0.0.1,127.0.0.2/x", false),
+            ("postgres://u@[::1]/x", false),
+            ("host=/run/postgresql", false),
+        ] {
+            let options = Options::parse(text, None).unwrap();
+            assert_eq!(options.is_exposed(), is_exposed, "{text}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ServerConfig, ServerConnection};
 use tokio_rustls::TlsAcceptor;
@@ -69,9 +69,21 @@ impl Tls {
 
 /// Of the certificate, the key and, if there is a third file, the CAs of clients.
 fn config(contents: &[Vec<u8>]) -> Result<Arc<ServerConfig>, String> {
-    let text = |error: rustls::pki_types::pem::Error| error.to_string();
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&contents[0]).collect();
-    let key = PrivateKeyDer::from_pem_slice(&contents[1]).map_err(text)?;
+    let chain = chain.map_err(|error| format!("the first file: {error}"))?;
+    let own = chain
+        .first()
+        .ok_or("the first file has no certificate in it")?;
+    let key = PrivateKeyDer::from_pem_slice(&contents[1]);
+    let key = key.map_err(|error| {
+        format!("the second file has no private key in it, or an encrypted one: {error}")
+    })?;
+    if let Some(problem) = validity_problem(own, UnixTime::now()) {
+        tracing::warn!(
+            problem,
+            "clients will refuse the certificate of this server: renew it"
+        );
+    }
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -85,11 +97,31 @@ fn config(contents: &[Vec<u8>]) -> Result<Arc<ServerConfig>, String> {
         }
     };
     // Refuses a key that is not the certificate's: of two files that change, one is first.
-    let mut config = builder
-        .with_single_cert(chain.map_err(text)?, key)
-        .map_err(|error| error.to_string())?;
+    let mut config = builder.with_single_cert(chain, key).map_err(|error| {
+        if matches!(error, rustls::Error::InconsistentKeys(_)) {
+            "the key in the second file is not that of the certificate in the first".to_owned()
+        } else {
+            error.to_string()
+        }
+    })?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Arc::new(config))
+}
+
+/// What is wrong with the time at which the certificate is to be used, if anything is.
+fn validity_problem(certificate: &CertificateDer<'_>, now: UnixTime) -> Option<String> {
+    let validity = Certificate::from_der(certificate)
+        .ok()?
+        .tbs_certificate
+        .validity;
+    let (begin, end) = (validity.not_before, validity.not_after);
+    if now.as_secs() > end.to_unix_duration().as_secs() {
+        Some(format!("it expired at {end}"))
+    } else if now.as_secs() < begin.to_unix_duration().as_secs() {
+        Some(format!("it is not valid before {begin}"))
+    } else {
+        None
+    }
 }
 
 /// The name in the client's certificate: its first URI, as SPIFFE has it, else its first DNS name.

@@ -37,6 +37,7 @@ use crate::telemetry::traces::Caller;
 
 use lane::Lanes;
 use point_reads::PointReads;
+use transition::To;
 
 pub use error::{BatchError, Cause, Error};
 pub use lane::LaneOptions;
@@ -253,7 +254,7 @@ impl Store {
         deadline: Instant,
     ) -> Result<Booking, Error> {
         let (pool, owner) = (self.pool.clone(), self.owner.clone());
-        let confirmed = transition::confirm(pool, id, expected, owner, deadline);
+        let confirmed = transition::bring(pool, id, To::Confirmed, expected, owner, deadline);
         self.to_the_end(deadline, confirmed).await
     }
 
@@ -270,7 +271,8 @@ impl Store {
         deadline: Instant,
     ) -> Result<Booking, Error> {
         let (pool, owner) = (self.pool.clone(), self.owner.clone());
-        let cancelled = transition::cancel(pool, id, reason, expected, owner, deadline);
+        let to = To::Cancelled(reason);
+        let cancelled = transition::bring(pool, id, to, expected, owner, deadline);
         self.to_the_end(deadline, cancelled).await
     }
 
@@ -306,10 +308,10 @@ impl Store {
         .await
     }
 
-    /// Whether the database answers, with the schema that this code expects.
+    /// Whether the database answers, with a schema that serves this code.
     ///
     /// # Errors
-    /// What any call can meet; [`Error::Internal`] if the schema is not the one expected.
+    /// What any call can meet; [`Error::Internal`] if the schema does not serve this code.
     pub async fn check(&self, deadline: Instant) -> Result<(), Error> {
         in_time(deadline, read::check(&self.pool, deadline)).await
     }

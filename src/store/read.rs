@@ -11,6 +11,7 @@ use super::Mode;
 use super::error::Error;
 use super::retry::{self, Attempt, Before};
 use super::row::{behind, booking_at, booking_columns, seen_by};
+use super::schema;
 use super::slot::first_neighbour;
 use super::statements::Prepared;
 use crate::booking::limits::AVAILABILITY_BOOKINGS_MAX;
@@ -40,9 +41,6 @@ pub(super) const TAKEN: &str = concat!(
     "ORDER BY b.start_time LIMIT $5) b ",
     "ORDER BY n.position, b.start_time LIMIT $5"
 );
-
-pub(super) const SCHEMA_VERSION: &str =
-    "-- schema_version\nSELECT version FROM booking_schema WHERE id = 1";
 
 /// Runs one statement; a read is repeated freely.
 pub(super) async fn rows(
@@ -138,16 +136,12 @@ pub(super) async fn taken(
     Ok(taken)
 }
 
-/// Whether the database answers, with the schema that this code expects.
+/// Whether the database answers, with a schema that serves this code.
 pub(super) async fn check(pool: &Pool, deadline: Instant) -> Result<(), Error> {
     let rows = rows(pool, Prepared::SchemaVersion, &[], deadline).await?;
-    let version: Option<i32> = rows.first().map(|row| row.get(0));
-    if version == Some(super::schema::VERSION) {
-        Ok(())
-    } else {
-        let source = super::schema::Error::Outdated { found: version }.into();
-        Err(Error::Internal { source })
-    }
+    schema::check_rows(&rows).map_err(|error| Error::Internal {
+        source: error.into(),
+    })
 }
 
 fn placed(row: &Row) -> Result<(usize, Interval), super::error::Cause> {

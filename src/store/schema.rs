@@ -2,19 +2,26 @@
 //!
 //! The one place with SQL that only one of the two databases takes.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use tokio::time::sleep;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
+mod ddl;
+mod version;
+
 use super::error::Cause;
 use super::lease::{self, Lease};
 use crate::db::{self, Database, Dialect};
 
-/// The version of the schema that this code expects.
-pub const VERSION: i32 = 1;
+pub use ddl::script;
+use ddl::{
+    ADDITIONS, INDEXES, TABLES, create_index, create_role, create_table, grants, iam_grant,
+    quote_text, set_version,
+};
+pub(super) use version::{SCHEMA_VERSION, check_rows};
+pub use version::{VERSION, check};
 
 /// Most attempts at one statement: each change of the schema makes Aurora DSQL refuse the next
 /// transaction of those that had seen the old one.
@@ -44,13 +51,16 @@ pub enum Error {
         /// What the database has.
         found: Option<i32>,
     },
-    /// A schema made by a newer program.
+    /// A schema made by a newer program, in which this one would not find its way.
     #[error(
-        "the database has version {found} of the schema, this program knows {VERSION}: run a newer one"
+        "the database has version {found} of the schema, which serves programs from version \
+        {compatible_from} of it on, and this one has version {VERSION}: run a newer program"
     )]
     Newer {
         /// What the database has.
         found: i32,
+        /// The oldest version whose programs it serves.
+        compatible_from: i32,
     },
     /// Another migration is running.
     #[error("another migration is running: wait until it is done, or 5 minutes if it has died")]
@@ -81,194 +91,35 @@ fn first_line(source: &Cause) -> String {
     message.lines().next().unwrap_or_default().to_owned()
 }
 
-/// A table: its name and its columns.
-const TABLES: [(&str, &str); 4] = [
-    (
-        "bookings",
-        "\
-    id uuid PRIMARY KEY,
-    resource text NOT NULL,
-    start_time timestamptz NOT NULL,
-    end_time timestamptz NOT NULL,
-    booked_by text NOT NULL,
-    note text NOT NULL,
-    state smallint NOT NULL CHECK (state BETWEEN 1 AND 4),
-    hold_expire_time timestamptz,
-    create_time timestamptz NOT NULL,
-    update_time timestamptz NOT NULL,
-    cancel_time timestamptz,
-    cancel_reason text,
-    revision bigint NOT NULL,
-    fingerprint uuid NOT NULL,
-    CHECK (end_time > start_time),
-    CHECK (state <> 1 OR hold_expire_time IS NOT NULL),
-    CHECK (state <> 3 OR cancel_time IS NOT NULL AND cancel_reason IS NOT NULL)",
-    ),
-    (
-        "booking_guards",
-        "\
-    resource text NOT NULL,
-    day date NOT NULL,
-    touch_time timestamptz NOT NULL,
-    PRIMARY KEY (resource, day)",
-    ),
-    (
-        "booking_leases",
-        "\
-    name text PRIMARY KEY,
-    holder uuid NOT NULL,
-    end_time timestamptz NOT NULL",
-    ),
-    (
-        "booking_schema",
-        "\
-    id smallint PRIMARY KEY CHECK (id = 1),
-    version integer NOT NULL",
-    ),
-];
-
-/// An index: whether it is unique, its name, what it covers, and why it is there.
-const INDEXES: [(&str, &str, &str, &str); 5] = [
-    (
-        "UNIQUE INDEX",
-        "bookings_blocking",
-        "bookings (resource, start_time) WHERE state IN (1, 2)",
-        "finds the neighbour of a slot, and keeps two blocking bookings from sharing a start",
-    ),
-    (
-        "INDEX",
-        "bookings_blocking_by_booker",
-        "bookings (booked_by, start_time, id) WHERE state IN (1, 2)",
-        "lists one person's bookings",
-    ),
-    (
-        "INDEX",
-        "bookings_past",
-        "bookings (resource, start_time, id) WHERE state IN (3, 4)",
-        "lists what is cancelled or expired; a booking that blocks has no entry",
-    ),
-    (
-        "INDEX",
-        "bookings_past_by_booker",
-        "bookings (booked_by, start_time, id) WHERE state IN (3, 4)",
-        "the same by person",
-    ),
-    (
-        "INDEX",
-        "bookings_hold_expire_time",
-        "bookings (hold_expire_time) WHERE hold_expire_time IS NOT NULL",
-        "finds the expired holds to purge; only holds have an entry",
-    ),
-];
-
-fn create_table((name, columns): (&str, &str)) -> String {
-    format!("CREATE TABLE IF NOT EXISTS {name} (\n{columns}\n)")
-}
-
-fn create_index(dialect: Dialect, (kind, name, on, _): (&str, &str, &str, &str)) -> String {
-    match dialect {
-        Dialect::Postgres => format!("CREATE {kind} IF NOT EXISTS {name} ON {on}"),
-        Dialect::Dsql => format!("CREATE {kind} ASYNC IF NOT EXISTS {name} ON {on}"),
-    }
-}
-
-fn set_version() -> String {
-    format!(
-        "INSERT INTO booking_schema (id, version) VALUES (1, {VERSION}) \
-         ON CONFLICT (id) DO UPDATE SET version = excluded.version"
-    )
-}
-
-fn grants(role: &str) -> [String; 3] {
-    let role = quote_name(role);
-    [
-        format!("GRANT SELECT, INSERT, UPDATE, DELETE ON bookings, booking_guards TO {role}"),
-        format!("GRANT SELECT, INSERT, UPDATE ON booking_leases TO {role}"),
-        format!("GRANT SELECT ON booking_schema TO {role}"),
-    ]
-}
-
-fn create_role(role: &str) -> String {
-    format!("CREATE ROLE {} WITH LOGIN", quote_name(role))
-}
-
-fn iam_grant(role: &str, arn: &str) -> String {
-    format!("AWS IAM GRANT {} TO {}", quote_name(role), quote_text(arn))
-}
-
-fn quote_name(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-fn quote_text(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
-/// The SQL that `migrate` runs, as a script for a person to read or run.
-#[must_use]
-pub fn script(dialect: Dialect, options: &Options) -> String {
-    let mut script = format!("-- Version {VERSION} of the booking schema. Safe to repeat.\n");
-    let mut add = |comment: &str, statement: &str| {
-        let comment = if comment.is_empty() {
-            String::new()
-        } else {
-            format!("-- {comment}\n")
-        };
-        write!(script, "\n{comment}{statement};\n").expect("a String takes everything");
-    };
-    for table in TABLES {
-        add("", &create_table(table));
-    }
-    for index in INDEXES {
-        add(
-            &format!("{}: {}", index.1, index.3),
-            &create_index(dialect, index),
-        );
-    }
-    if dialect == Dialect::Dsql {
-        add(
-            "Each index is built by a job: wait for it with the job_id it returned.",
-            "SELECT * FROM sys.jobs",
-        );
-    }
-    if let Some(role) = &options.serve_role {
-        add(
-            "The role that serve signs in with. Leave this out if it exists.",
-            &create_role(role),
-        );
-        for grant in grants(role) {
-            add("", &grant);
-        }
-        if dialect == Dialect::Dsql {
-            for arn in &options.iam_roles {
-                add("", &iam_grant(role, arn));
-            }
-        }
-    }
-    add("", &set_version());
-    script
-}
-
 /// Brings the database to the schema that this code expects. Safe to repeat, and to run twice at
-/// once: the second waits for the first.
+/// once: the second waits for the first. A newer schema that serves this program is left as it is,
+/// so that a release can be taken back with all that belongs to it.
 ///
 /// # Errors
 /// [`Error`] says what failed and what to do.
 pub async fn migrate(database: &Database, options: &Options) -> Result<(), Error> {
     let client = database.connect().await?;
-    for table in TABLES {
-        run(
-            &client,
-            &format!("create table {}", table.0),
-            &create_table(table),
-        )
-        .await?;
+    // Before anything is made: it may be something that the newer one has done away with.
+    if !leave_alone(&client).await? {
+        for table in TABLES {
+            let step = format!("create table {}", table.0);
+            run(&client, &step, &create_table(table)).await?;
+        }
     }
     let lease = acquire(&client).await?;
     let migrated = migrate_alone(&client, database.dialect(), options).await;
     let released = lease::release(&client, &lease).await;
     migrated?;
     released.map_err(|error| failed("release the lease", error))
+}
+
+/// Whether a newer program made the schema, in such a way that it serves this one too.
+async fn leave_alone(client: &Client) -> Result<bool, Error> {
+    let newer = version::find(client).await?.filter(|it| it.is_newer());
+    if newer.is_some() {
+        version::serves(newer)?;
+    }
+    Ok(newer.is_some())
 }
 
 async fn acquire(client: &Client) -> Result<Lease, Error> {
@@ -287,8 +138,26 @@ async fn acquire(client: &Client) -> Result<Lease, Error> {
 }
 
 async fn migrate_alone(client: &Client, dialect: Dialect, options: &Options) -> Result<(), Error> {
-    if let Some(found) = version(client).await?.filter(|found| *found > VERSION) {
-        return Err(Error::Newer { found });
+    // Once more, since nobody else can migrate from here on.
+    let is_newer = leave_alone(client).await?;
+    if is_newer {
+        tracing::info!("a newer program's schema, which serves this one too: it stays as it is");
+    } else {
+        complete(client, dialect).await?;
+    }
+    if let Some(role) = &options.serve_role {
+        make_role(client, dialect, role, &options.iam_roles).await?;
+    }
+    if !is_newer {
+        run(client, "set the schema's version", &set_version()).await?;
+    }
+    Ok(())
+}
+
+/// Adds what the tables lack.
+async fn complete(client: &Client, dialect: Dialect) -> Result<(), Error> {
+    for (name, statement) in ADDITIONS {
+        run(client, &format!("add {name}"), statement).await?;
     }
     for index in INDEXES {
         let step = format!("create index {}", index.1);
@@ -297,10 +166,6 @@ async fn migrate_alone(client: &Client, dialect: Dialect, options: &Options) -> 
             wait_for_index(client, index.1, answer).await?;
         }
     }
-    if let Some(role) = &options.serve_role {
-        make_role(client, dialect, role, &options.iam_roles).await?;
-    }
-    run(client, "set the schema's version", &set_version()).await?;
     Ok(())
 }
 
@@ -395,33 +260,6 @@ fn failed(step: &str, error: tokio_postgres::Error) -> Error {
     Error::Failed {
         step: step.to_owned(),
         source: error.into(),
-    }
-}
-
-/// The version that the database has; `None` if it has no schema.
-async fn version(client: &Client) -> Result<Option<i32>, Error> {
-    match client
-        .query_opt("SELECT version FROM booking_schema", &[])
-        .await
-    {
-        Ok(row) => Ok(row.map(|row| row.get(0))),
-        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(None),
-        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-            Err(Error::NotGranted)
-        }
-        Err(error) => Err(failed("read the schema's version", error)),
-    }
-}
-
-/// Checks that the database has the schema that this code expects.
-///
-/// # Errors
-/// [`Error::Outdated`] and [`Error::Newer`] say what to run.
-pub async fn check(database: &Database) -> Result<(), Error> {
-    match version(&database.connect().await?).await? {
-        Some(VERSION) => Ok(()),
-        Some(found) if found > VERSION => Err(Error::Newer { found }),
-        found => Err(Error::Outdated { found }),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The statements that every pooled connection carries, prepared once.
 
-use super::{change, create, list, read, transition};
+use super::{change, create, list, read, schema, transition};
 
 macro_rules! statements {
     ($($name:ident = $sql:expr,)*) => {
@@ -38,7 +38,7 @@ statements! {
     Delete = transition::DELETE,
     Get = read::GET,
     Taken = read::TAKEN,
-    SchemaVersion = read::SCHEMA_VERSION,
+    SchemaVersion = schema::SCHEMA_VERSION,
     ListByResource = list::BY_RESOURCE,
     ListAllByResource = list::ALL_BY_RESOURCE,
     ListByBooker = list::BY_BOOKER,

@@ -24,45 +24,59 @@ AND ($4::text IS NULL OR booked_by = $4)";
 
 pub(super) const CANCEL: &str = "-- cancel
 UPDATE bookings SET state = 3, hold_expire_time = NULL, update_time = now(), revision = $3,
-cancel_time = now(), cancel_reason = $4
+cancel_time = now(), cancel_reason = $5
 WHERE id = $1 AND ($2::int8 IS NULL OR revision = $2)
 AND (state = 2 OR state = 1 AND hold_expire_time > now()) IS TRUE
-AND ($5::text IS NULL OR booked_by = $5)";
+AND ($4::text IS NULL OR booked_by = $4)";
 
 pub(super) const DELETE: &str = "-- delete
 DELETE FROM bookings WHERE id = $1 AND ($2::int8 IS NULL OR revision = $2)
 AND ($3::text IS NULL OR booked_by = $3)
 RETURNING id";
 
-/// Confirms a hold.
-pub(super) async fn confirm(
+/// The state to bring a booking to.
+pub(super) enum To {
+    /// From a hold.
+    Confirmed,
+    /// From a hold, or from a confirmed booking.
+    Cancelled(CancelReason),
+}
+
+/// Brings a booking to another state, and changes nothing else about it.
+pub(super) async fn bring(
     pool: Pool,
     id: BookingId,
+    to: To,
     expected: Option<Revision>,
     owner: Option<Booker>,
     deadline: Instant,
 ) -> Result<Booking, Error> {
-    let confirm = Confirm {
+    let transition = Transition {
         id,
+        to,
         expected,
         owner,
         revision: Revision::random(),
     };
-    retry::run(&pool, &confirm, deadline).await
+    retry::run(&pool, &transition, deadline).await
 }
 
-struct Confirm {
+struct Transition {
     id: BookingId,
+    to: To,
     expected: Option<Revision>,
     owner: Option<Booker>,
     revision: Revision,
 }
 
-impl Attempt for Confirm {
+impl Attempt for Transition {
     type Answer = Booking;
 
     fn name(&self) -> &'static str {
-        "confirm"
+        match self.to {
+            To::Confirmed => "confirm",
+            To::Cancelled(_) => "cancel",
+        }
     }
 
     fn mode(&self) -> Mode {
@@ -74,88 +88,46 @@ impl Attempt for Confirm {
         connection: &Connection,
         _: Before,
     ) -> Result<Result<Booking, Error>, tokio_postgres::Error> {
-        let Self {
-            id,
-            expected,
-            ref owner,
-            revision,
-        } = *self;
-        let params: [&(dyn ToSql + Sync); 4] = [
-            id.as_uuid(),
-            &expected.map(Revision::number),
-            &revision.number(),
-            &owner.as_ref().map(Booker::as_str),
-        ];
-        let (_, row) = flight(connection, id, Prepared::Confirm, &params).await?;
-        let booking = owned(row.as_ref(), id, owner.as_ref());
-        Ok(outcome(booking, expected, revision, |state| {
-            matches!(state, State::Confirmed)
-        }))
+        let expected = self.expected.map(Revision::number);
+        let (revision, owner) = (
+            self.revision.number(),
+            self.owner.as_ref().map(Booker::as_str),
+        );
+        let mut params: Vec<&(dyn ToSql + Sync)> =
+            vec![self.id.as_uuid(), &expected, &revision, &owner];
+        let (prepared, reason) = match &self.to {
+            To::Confirmed => (Prepared::Confirm, None),
+            To::Cancelled(reason) => (Prepared::Cancel, Some(reason.as_str())),
+        };
+        if let Some(reason) = &reason {
+            params.push(reason);
+        }
+        let (_, row) = flight(connection, self.id, prepared, &params).await?;
+        let booking = owned(row.as_ref(), self.id, self.owner.as_ref());
+        Ok(booking.and_then(|booking| self.outcome(booking)))
     }
 }
 
-/// Cancels a booking.
-pub(super) async fn cancel(
-    pool: Pool,
-    id: BookingId,
-    reason: CancelReason,
-    expected: Option<Revision>,
-    owner: Option<Booker>,
-    deadline: Instant,
-) -> Result<Booking, Error> {
-    let cancel = Cancel {
-        id,
-        reason,
-        expected,
-        owner,
-        revision: Revision::random(),
-    };
-    retry::run(&pool, &cancel, deadline).await
-}
-
-struct Cancel {
-    id: BookingId,
-    reason: CancelReason,
-    expected: Option<Revision>,
-    owner: Option<Booker>,
-    revision: Revision,
-}
-
-impl Attempt for Cancel {
-    type Answer = Booking;
-
-    fn name(&self) -> &'static str {
-        "cancel"
-    }
-
-    fn mode(&self) -> Mode {
-        Mode::Commit
-    }
-
-    async fn attempt(
-        &self,
-        connection: &Connection,
-        _: Before,
-    ) -> Result<Result<Booking, Error>, tokio_postgres::Error> {
-        let Self {
-            id,
-            ref reason,
-            expected,
-            ref owner,
-            revision,
-        } = *self;
-        let params: [&(dyn ToSql + Sync); 5] = [
-            id.as_uuid(),
-            &expected.map(Revision::number),
-            &revision.number(),
-            &reason.as_str(),
-            &owner.as_ref().map(Booker::as_str),
-        ];
-        let (_, row) = flight(connection, id, Prepared::Cancel, &params).await?;
-        let booking = owned(row.as_ref(), id, owner.as_ref());
-        Ok(outcome(booking, expected, revision, |state| {
-            matches!(state, State::Cancelled { .. })
-        }))
+impl Transition {
+    /// Changed, now or by an earlier attempt; in the state asked for already; or the reason why not.
+    fn outcome(&self, booking: Booking) -> Result<Booking, Error> {
+        let id = booking.id;
+        let is_there = match self.to {
+            To::Confirmed => matches!(booking.state, State::Confirmed),
+            To::Cancelled(_) => matches!(booking.state, State::Cancelled { .. }),
+        };
+        if booking.revision == self.revision {
+            Ok(booking)
+        } else if self.expected.is_some_and(|it| it != booking.revision) {
+            Err(Error::EtagMismatch(id))
+        } else if is_there {
+            Ok(booking)
+        } else {
+            Err(Error::InvalidState {
+                id,
+                state: booking.state,
+            })
+        }
     }
 }
 
@@ -236,27 +208,4 @@ async fn flight(
     let statements = [(prepared, params), (Prepared::Get, &get)];
     let [changed, rows] = fly(connection, statements, Mode::Commit).await?;
     Ok((!changed.is_empty(), rows.into_iter().next()))
-}
-
-/// Changed, now or by an earlier attempt; in the state asked for already; or the reason why not.
-fn outcome(
-    booking: Result<Booking, Error>,
-    expected: Option<Revision>,
-    revision: Revision,
-    done: impl Fn(&State) -> bool,
-) -> Result<Booking, Error> {
-    let booking = booking?;
-    let id = booking.id;
-    if booking.revision == revision {
-        Ok(booking)
-    } else if expected.is_some_and(|expected| expected != booking.revision) {
-        Err(Error::EtagMismatch(id))
-    } else if done(&booking.state) {
-        Ok(booking)
-    } else {
-        Err(Error::InvalidState {
-            id,
-            state: booking.state,
-        })
-    }
 }

@@ -3,6 +3,7 @@
 //! Until [`start`] there are no spans, and nothing here costs more than a look at a pointer.
 
 use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use opentelemetry::trace::{
     Link, SpanContext, SpanKind, Status, TraceContextExt, TraceId, Tracer, TracerProvider,
 };
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_otlp::{ExporterBuildError, WithExportConfig};
+use opentelemetry_otlp::{ExporterBuildError, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
@@ -23,8 +24,12 @@ use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, SpanData,
     SpanExporter,
 };
+use rustls::RootCertStore;
+use tonic::transport::ClientTlsConfig;
 use tracing::Instrument;
 use tracing::instrument::Instrumented;
+
+use crate::files;
 
 /// Most spans that wait for the collector; more are dropped.
 const QUEUE_MAX: usize = 8_192;
@@ -44,12 +49,25 @@ pub(crate) const LINKS_MAX: usize = 128;
 /// How to trace.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// Where the collector takes OTLP over gRPC: `http://host:4317`.
+    /// Where the collector takes OTLP over gRPC: `http://host:4317`, or `https://` for TLS.
     pub endpoint: String,
+    /// PEM file of the CAs to trust for TLS, instead of the public ones.
+    pub ca_file: Option<PathBuf>,
     /// The share of calls that are traced, 0 to 1, among those whose callers did not decide.
     pub ratio: f64,
     /// What this service is called in the traces.
     pub service_name: String,
+}
+
+/// Why there can be no traces.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file of CAs cannot be used.
+    #[error("{0}")]
+    CaFile(String),
+    /// The endpoint or one of the `OTEL_EXPORTER_OTLP_` variables is not what it should be.
+    #[error(transparent)]
+    Exporter(#[from] ExporterBuildError),
 }
 
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
@@ -63,14 +81,18 @@ pub struct Traces(SdkTracerProvider);
 /// dropped while it cannot be reached.
 ///
 /// # Errors
-/// [`ExporterBuildError`] where the endpoint or one of the `OTEL_EXPORTER_OTLP_` variables is not
-/// what it should be.
-pub fn start(options: &Options) -> Result<Traces, ExporterBuildError> {
-    let exporter = opentelemetry_otlp::SpanExporter::builder()
+/// [`Error`] where the options cannot be followed.
+pub async fn start(options: &Options) -> Result<Traces, Error> {
+    let mut exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_tonic()
         .with_endpoint(options.endpoint.clone())
-        .with_timeout(SEND_TIMEOUT)
-        .build()?;
+        .with_timeout(SEND_TIMEOUT);
+    if options.endpoint.starts_with("https:") {
+        let roots = roots(options.ca_file.as_deref()).await;
+        let roots = roots.map_err(Error::CaFile)?.roots;
+        exporter = exporter.with_tls_config(ClientTlsConfig::new().trust_anchors(roots));
+    }
+    let exporter = exporter.build()?;
     let config = BatchConfigBuilder::default()
         .with_max_queue_size(QUEUE_MAX)
         .with_scheduled_delay(SEND_INTERVAL)
@@ -92,6 +114,15 @@ pub fn start(options: &Options) -> Result<Traces, ExporterBuildError> {
     // A second one would be without effect: there is one process to trace.
     let _ = TRACER.set(provider.tracer("booking-service"));
     Ok(Traces(provider))
+}
+
+/// The CAs to trust: those of the PEM file, or the public ones without it.
+async fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
+    match ca_file {
+        Some(path) => files::authorities(&files::read(path).await?)
+            .map_err(|error| format!("{}: {error}", path.display())),
+        None => Ok(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()),
+    }
 }
 
 impl Traces {
@@ -125,7 +156,7 @@ impl SpanExporter for Forgiving {
                     tracing::warn!(
                         %error,
                         "traces do not reach the collector, and are dropped until they do: check \
-                         that it runs, and its address"
+                         that it runs, its address and, for https, its certificate"
                     );
                 }
             }

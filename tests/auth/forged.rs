@@ -110,6 +110,24 @@ fn what_a_token_says_must_be_so() {
                 changed("sub", json!("a\nb")),
             ),
             (
+                "of a subject too long for a booking",
+                changed("sub", json!("a".repeat(256))),
+            ),
+            ("of a subject in spaces", changed("sub", json!(" ada"))),
+            (
+                "an audience in a list in a list",
+                changed("aud", json!([[AUDIENCE]])),
+            ),
+            (
+                "an audience that is an object",
+                changed("aud", json!({AUDIENCE: true})),
+            ),
+            (
+                "an audience that begins alike",
+                changed("aud", json!(format!("{AUDIENCE}-test"))),
+            ),
+            ("an end before all time", changed("exp", json!(-1))),
+            (
                 "with scopes in a form unheard of",
                 changed("scope", json!(7)),
             ),
@@ -119,6 +137,14 @@ fn what_a_token_says_must_be_so() {
         for (what, claims) in [
             ("a little late", changed("exp", json!(now() - 10))),
             ("a little early", changed("nbf", json!(now() + 10))),
+            ("of a long name", changed("sub", json!("a".repeat(255)))),
+            (
+                "with a fraction of a second",
+                changed(
+                    "exp",
+                    json!(f64::from(u32::try_from(now() + 600).unwrap()) + 0.5),
+                ),
+            ),
             (
                 "an audience among others",
                 changed("aud", json!(["mail", AUDIENCE])),
@@ -300,12 +326,16 @@ fn keys_of_the_wrong_kind_are_left_out_of_a_jwks() {
         };
         let (secret, crypt) = (b"0123456789abcdef0123456789abcdef", Key::rsa("crypt"));
         let narrow = Key::rsa("narrow");
+        // One name for two keys, as while an issuer changes from one kind to another.
+        let (twin, other_twin) = (Key::p256("twin"), Key::p256("twin"));
         let document = json!({"keys": [
             {"kty": "oct", "kid": "oct", "k": base64(secret), "alg": "HS256"},
             {"kty": "new", "kid": "new"},
             marked(&crypt, "use", json!("enc")),
             marked(&narrow, "alg", json!("PS512")),
             good.jwk(),
+            twin.jwk(),
+            other_twin.jwk(),
         ]});
         let (_dir, file) = written(&document.to_string());
         let database = House::shared().await.database();
@@ -320,6 +350,9 @@ fn keys_of_the_wrong_kind_are_left_out_of_a_jwks() {
             assert_unknown(knock(client(instance.channel(), &token)).await, what);
         }
         assert_let_in(client(instance.channel(), &good.token(&honest)), "good").await;
+        for twin in [&twin, &other_twin] {
+            assert_let_in(client(instance.channel(), &twin.token(&honest)), "a twin").await;
+        }
         let ps512 = narrow.token_with(&json!({"alg": "PS512", "kid": "narrow"}), &honest);
         assert_let_in(client(instance.channel(), &ps512), "its algorithm").await;
     });
@@ -334,6 +367,7 @@ fn nobody_is_let_in_by_a_jwks_without_a_key() {
             "{}",
             r#"{"keys": []}"#,
             r#"{"keys": [{"kty": "oct", "k": "AA"}]}"#,
+            &json!({"keys": [{"kty": "RSA", "n": base64([0xff; 128]), "e": "AQAB"}]}).to_string(),
         ] {
             let (_dir, file) = written(content);
             let keys = booking_service::grpc::KeySource::file(file);

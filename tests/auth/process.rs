@@ -2,6 +2,8 @@
 
 use std::process::{Command, Stdio};
 
+use crate::transport::{Authority, dns};
+
 fn run(arguments: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_booking-service"))
         .args(arguments)
@@ -44,6 +46,65 @@ fn plaintext_beyond_loopback_has_to_be_asked_for() {
     assert!(!log.contains("serving without"), "{log}");
 }
 
+/// It starts, since a certificate may be renewed any moment; but somebody has to know.
+#[test]
+fn an_expired_certificate_is_mentioned() {
+    let authority = Authority::new();
+    let dir = tempfile::tempdir().unwrap();
+    let (certificate, key) = (dir.path().join("tls.crt"), dir.path().join("tls.key"));
+    let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
+    let files = [
+        "--listen",
+        "127.0.0.1:0",
+        "--tls-cert-file",
+        certificate,
+        "--tls-key-file",
+        key,
+    ];
+    let arguments = [&files[..], &NO_DATABASE].concat();
+    for (year, is_mentioned) in [(2020, true), (4000, false)] {
+        let identity = authority.issue_until(vec![dns("localhost")], year);
+        identity.write(dir.path());
+        let (code, log) = run(&arguments);
+        assert_eq!(code, Some(1), "{log}");
+        assert!(log.contains("cannot reach the database"), "{log}");
+        assert_eq!(
+            log.contains("it expired at 2020-01-01"),
+            is_mentioned,
+            "{log}"
+        );
+    }
+}
+
+#[test]
+fn files_that_were_mixed_up_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let authority = Authority::new();
+    authority
+        .issue_until(vec![dns("localhost")], 4000)
+        .write(dir.path());
+    let other = authority.issue_until(vec![dns("localhost")], 4000);
+    std::fs::write(path("other.key"), other.key).unwrap();
+    let (certificate, key, other) = (path("tls.crt"), path("tls.key"), path("other.key"));
+    for (certificate, key, complaint) in [
+        (&key, &key, "the first file has no certificate"),
+        (
+            &certificate,
+            &certificate,
+            "the second file has no private key",
+        ),
+        (&certificate, &other, "is not that of the certificate"),
+    ] {
+        let files = ["--tls-cert-file", certificate, "--tls-key-file", key];
+        let (code, log) = run(&[&files[..], &["--listen", "127.0.0.1:0"], &NO_DATABASE].concat());
+        assert_eq!(code, Some(1), "{log}");
+        for words in [complaint, certificate, key] {
+            assert!(log.contains(words), "{log}");
+        }
+    }
+}
+
 #[test]
 fn options_that_leave_a_door_half_open_are_refused() {
     for (arguments, complaint) in [
@@ -53,6 +114,11 @@ fn options_that_leave_a_door_half_open_are_refused() {
         (
             &["--jwks-url", "https://a.test/", "--jwt-issuer", "i"],
             "--jwt-audience",
+        ),
+        // Else an empty BOOKING_JWKS_URL would let everybody in.
+        (
+            &["--jwt-issuer", "i", "--jwt-audience", "a"],
+            "--jwks-file <FILE>|--jwks-url <URL>",
         ),
         (&["--mtls-scopes-file", "a.json"], "--tls-client-ca-file"),
         (&["--jwt-leeway", "6m"], "at most 5m"),

@@ -59,8 +59,14 @@ impl Authority {
     }
 
     fn issue(&self, names: Vec<SanType>) -> Identity {
+        self.issue_until(names, 4_000)
+    }
+
+    /// Valid until this year begins.
+    pub(crate) fn issue_until(&self, names: Vec<SanType>, year: i32) -> Identity {
         let mut params = CertificateParams::default();
         params.subject_alt_names = names;
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         let key = KeyPair::generate().unwrap();
         Identity {
             certificate: params.signed_by(&key, &self.0).unwrap().pem(),
@@ -69,7 +75,7 @@ impl Authority {
     }
 }
 
-fn dns(name: &str) -> SanType {
+pub(crate) fn dns(name: &str) -> SanType {
     SanType::DnsName(Ia5String::try_from(name).unwrap())
 }
 
@@ -78,7 +84,7 @@ fn uri(name: &str) -> SanType {
 }
 
 impl Identity {
-    fn write(&self, dir: &Path) {
+    pub(crate) fn write(&self, dir: &Path) {
         std::fs::write(dir.join("tls.crt"), &self.certificate).unwrap();
         std::fs::write(dir.join("tls.key"), &self.key).unwrap();
     }
@@ -266,6 +272,8 @@ fn a_client_needs_a_certificate_of_its_ca() {
         let good = clients.issue(vec![dns("desk.test")]);
         assert!(is_served(secured.connect(Some(&good)).await).await);
         assert!(!is_served(secured.connect(None).await).await);
+        let expired = clients.issue_until(vec![dns("desk.test")], 2020);
+        assert!(!is_served(secured.connect(Some(&expired)).await).await);
         let bad = strangers.issue(vec![dns("desk.test")]);
         assert!(!is_served(secured.connect(Some(&bad)).await).await);
         // Whom to trust changes as the certificates do.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use booking_service::db::embedded::{Options, Server};
 use booking_service::db::{Database, Error, Target, postgres};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::support::certificates::{Authority, Identity};
@@ -169,4 +170,48 @@ async fn a_wrong_password_is_one_line_without_it() {
         "{text}"
     );
     assert!(!format!("{} {error:?}", chain(&error)).contains("wr0ng"));
+}
+
+/// Answers whoever connects with one error, as a server does before there is a session.
+async fn refuse_all(code: &'static str, message: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let length = client.read_u32().await.unwrap();
+            let mut startup = vec![0; length as usize - 4];
+            client.read_exact(&mut startup).await.unwrap();
+            let fields = format!("SFATAL\0VFATAL\0C{code}\0M{message}\0\0");
+            let mut answer = vec![b'E'];
+            answer.extend(u32::try_from(fields.len() + 4).unwrap().to_be_bytes());
+            answer.extend(fields.as_bytes());
+            client.write_all(&answer).await.unwrap();
+        }
+    });
+    port
+}
+
+/// What `PgBouncer`, an older one and a newer one, and RDS Proxy say.
+#[tokio::test]
+async fn a_pooler_that_takes_no_session_settings_is_told_apart() {
+    for (code, message) in [
+        ("08P01", "unsupported startup parameter: options"),
+        ("08P01", "unsupported startup parameter in options: jit"),
+        (
+            "0A000",
+            "RDS Proxy currently doesn't support command-line options.",
+        ),
+    ] {
+        let port = refuse_all(code, message).await;
+        let url = format!("postgres://app@127.0.0.1:{port}/booking?sslmode=disable");
+        let options = postgres::Options::parse(&url, None).unwrap();
+        let error = Database::open(&Target::Postgres(options))
+            .await
+            .unwrap_err();
+        let error = error.to_string();
+        for words in ["poolers", "connect to PostgreSQL itself", message] {
+            assert!(error.contains(words), "{error}");
+        }
+    }
 }

@@ -1,78 +1,9 @@
 //! migrate, maintain and schema drop, on a PostgreSQL by URL; and serve with the role that they make.
 
-use booking_service::db::embedded::{Options, Server};
 use booking_service::pb;
-use prost_types::Timestamp;
-use tempfile::TempDir;
-use tokio_postgres::NoTls;
 
+use crate::postgres::{Postgres, assert_done, request};
 use crate::program::{Program, run};
-
-/// A PostgreSQL with an empty database, and how to reach it.
-struct Postgres {
-    server: Server,
-    _data: TempDir,
-}
-
-impl Postgres {
-    async fn start() -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let server = Server::start(&Options::new(data.path().join("data")))
-            .await
-            .expect("started");
-        server
-            .create_database("bookings")
-            .await
-            .expect("a database");
-        Self {
-            server,
-            _data: data,
-        }
-    }
-
-    fn url(&self, role: &str) -> String {
-        format!(
-            "host={} user={role} dbname=bookings",
-            self.server.socket_dir().display()
-        )
-    }
-
-    async fn client(&self) -> tokio_postgres::Client {
-        let connected = tokio_postgres::connect(&self.url("postgres"), NoTls).await;
-        let (client, connection) = connected.expect("connected");
-        tokio::spawn(connection);
-        client
-    }
-
-    async fn count(&self, table: &str) -> i64 {
-        let client = self.client().await;
-        client
-            .query_one(&format!("SELECT count(*) FROM {table}"), &[])
-            .await
-            .unwrap()
-            .get(0)
-    }
-}
-
-async fn assert_done(arguments: &[&str]) {
-    let ended = run(arguments).await;
-    assert_eq!(ended.code, Some(0), "{arguments:?}: {}", ended.stderr);
-}
-
-fn request(resource: &str) -> pb::CreateBookingRequest {
-    let at = |seconds| Some(Timestamp { seconds, nanos: 0 });
-    let booking = pb::Booking {
-        resource: resource.to_owned(),
-        start_time: at(1_798_761_600),
-        end_time: at(1_798_765_200),
-        booked_by: "ada".to_owned(),
-        ..pb::Booking::default()
-    };
-    pb::CreateBookingRequest {
-        booking: Some(booking),
-        ..pb::CreateBookingRequest::default()
-    }
-}
 
 /// The schema by migrate, and then with no more rights than migrate granted.
 #[tokio::test(flavor = "multi_thread")]
@@ -177,24 +108,6 @@ async fn the_schema_is_dropped_on_request_only() {
             .await,
         0
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_schema_of_a_newer_program_is_refused() {
-    let postgres = Postgres::start().await;
-    let admin = postgres.url("postgres");
-    assert_done(&["migrate", "--database-url", &admin]).await;
-    postgres
-        .client()
-        .await
-        .batch_execute("UPDATE booking_schema SET version = 999")
-        .await
-        .unwrap();
-    for command in ["serve", "migrate"] {
-        let refused = run(&[command, "--database-url", &admin]).await;
-        assert_eq!(refused.code, Some(1), "{}", refused.stderr);
-        assert!(refused.stderr.contains("999"), "{}", refused.stderr);
-    }
 }
 
 /// What --print shows does the same as migrate, run by another client.

@@ -4,5 +4,7 @@
 
 mod commands;
 mod misconfigured;
+mod postgres;
 mod program;
+mod rollout;
 mod stopping;

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 #[path = "../support/mod.rs"]
-mod support;
+pub(crate) mod support;
 
 /// A database, and its name.
 pub(crate) struct FreshDatabase {

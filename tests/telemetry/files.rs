@@ -6,6 +6,7 @@ use serde_json::Value;
 
 const DASHBOARD: &str = include_str!("../../docker/grafana/booking-service.json");
 const ALERTS: &str = include_str!("../../docker/prometheus/alerts.yaml");
+const ALERT_TESTS: &str = include_str!("../../docker/prometheus/alerts_test.yaml");
 
 /// Something that a query selects: a series, and the labels that it selects by.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,6 +85,10 @@ fn every_alert_says_what_is_wrong_and_where_to_read_on() {
         let anchor = format!("runbook: docs/operating.md#{}", name.to_lowercase());
         let alert = &lines[*start..end];
         assert!(alert.contains(&&*anchor), "{name} has no {anchor}");
+        assert!(
+            ALERT_TESTS.contains(name),
+            "nothing shows that {name} fires"
+        );
         for what in ["expr: ", "severity: ", "summary: ", "description: "] {
             assert!(
                 alert.iter().any(|line| line.starts_with(what)),

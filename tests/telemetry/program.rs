@@ -17,7 +17,9 @@ use tokio::time::sleep;
 use tonic::Request;
 
 use crate::harness::{Client, block_on, booking, create};
+use crate::postgres::support::certificates::Authority;
 use crate::scrape::scrape;
+use crate::traces::Collector;
 
 /// A running service with a database of its own.
 struct Program {
@@ -40,6 +42,7 @@ impl Program {
             .env_remove("DATABASE_URL")
             .env_remove("CLUSTER_ENDPOINT")
             .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT")
+            .env_remove("OTEL_EXPORTER_OTLP_CERTIFICATE")
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -160,6 +163,10 @@ fn the_program_serves_metrics_where_it_is_told_to() {
     });
 }
 
+/// What a program says whose traces go nowhere.
+const UNREACHED: &str = "traces do not reach the collector, and are dropped until they do: check that it \
+     runs, its address and, for https, its certificate";
+
 /// The time that a create and a stop take, with the collector at this address.
 async fn create_and_stop(collector: SocketAddr, expect_warning: bool) {
     let endpoint = format!("http://{collector}");
@@ -216,12 +223,66 @@ fn a_collector_that_never_answers_slows_nothing() {
 }
 
 #[test]
-fn a_collector_behind_tls_is_refused_at_the_start() {
+fn a_collector_behind_tls_gets_the_traces_if_its_ca_is_trusted() {
     block_on(async {
-        let mut program = Program::start(&["--otlp-endpoint", "https://collector.example:4317"]);
-        let status = program.process.wait().expect("a child");
-        assert_eq!(status.code(), Some(2));
-        let log = program.log.lock().unwrap().join("\n");
-        assert!(log.is_empty() || log.contains("--otlp-endpoint"), "{log}");
+        let authority = Authority::new();
+        let collector = Collector::default();
+        let endpoint = collector.start_tls(&authority.issue("localhost")).await;
+        let dir = tempfile::tempdir().expect("a directory");
+        let ca = authority.write(dir.path(), "ca.pem");
+        let stranger = Authority::new().write(dir.path(), "stranger.pem");
+        for (ca, is_trusted) in [(None, false), (Some(stranger), false), (Some(ca), true)] {
+            let mut options = vec!["--otlp-endpoint", &endpoint];
+            if let Some(ca) = &ca {
+                options.extend(["--otlp-ca-file", ca.to_str().expect("UTF-8")]);
+            }
+            let mut program = Program::start(&options);
+            let mut client = program.client().await;
+            client
+                .create_booking(create(booking("room", 0, 5)))
+                .await
+                .expect("made");
+            if is_trusted {
+                let begin = Instant::now();
+                while collector.spans().is_empty() {
+                    assert!(
+                        begin.elapsed() < Duration::from_secs(20),
+                        "{:#?}",
+                        program.log()
+                    );
+                    sleep(Duration::from_millis(50)).await;
+                }
+            } else {
+                let warning = program.logged(UNREACHED).await;
+                let error = warning["error"].as_str().expect("a text");
+                assert!(error.contains("certificate"), "{error}");
+            }
+            assert!(program.stop().await.0.success());
+            assert_eq!(collector.spans().is_empty(), !is_trusted);
+        }
+    });
+}
+
+#[test]
+fn a_collectors_ca_file_that_is_none_ends_the_start() {
+    block_on(async {
+        let options = [
+            "--otlp-endpoint",
+            "https://localhost:4317",
+            "--otlp-ca-file",
+        ];
+        for (file, words) in [
+            ("/no/such/ca.pem", "No such file"),
+            ("Cargo.toml", "no certificate"),
+        ] {
+            let mut program = Program::start(&[&options[..], &[file]].concat());
+            let status = program.process.wait().expect("a child");
+            assert_eq!(status.code(), Some(1));
+            sleep(Duration::from_millis(100)).await;
+            let log = program.log.lock().unwrap().join("\n");
+            for words in [file, words, "--otlp-ca-file"] {
+                assert!(log.contains(words), "{log}");
+            }
+        }
     });
 }

@@ -17,9 +17,11 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
-use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
+
+use crate::postgres::support::certificates::Identity;
 
 use crate::harness::{House, block_on, booking, create, fresh};
 
@@ -28,7 +30,7 @@ const BOOKER: &str = "somebody-who-books";
 
 /// A collector that keeps all it gets.
 #[derive(Clone, Default)]
-struct Collector(Arc<Mutex<Vec<ExportTraceServiceRequest>>>);
+pub(crate) struct Collector(Arc<Mutex<Vec<ExportTraceServiceRequest>>>);
 
 #[tonic::async_trait]
 impl TraceService for Collector {
@@ -50,11 +52,25 @@ impl Collector {
         format!("http://{address}")
     }
 
+    /// The same behind TLS, for whoever asks for `localhost`.
+    pub(crate) async fn start_tls(&self, identity: &Identity) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let Identity { certificate, key } = identity;
+        let identity = tonic::transport::Identity::from_pem(certificate, key);
+        let router = Server::builder()
+            .tls_config(ServerTlsConfig::new().identity(identity))
+            .expect("a certificate and its key")
+            .add_service(TraceServiceServer::new(self.clone()));
+        tokio::spawn(router.serve_with_incoming(TcpIncoming::from(listener)));
+        format!("https://localhost:{port}")
+    }
+
     fn requests(&self) -> Vec<ExportTraceServiceRequest> {
         self.0.lock().unwrap().clone()
     }
 
-    fn spans(&self) -> Vec<Span> {
+    pub(crate) fn spans(&self) -> Vec<Span> {
         let scopes = self
             .requests()
             .into_iter()
@@ -141,13 +157,14 @@ fn secretive(resource: &str, from: i64) -> pb::CreateBookingRequest {
 fn a_collector_receives_the_call_and_its_transaction_in_the_callers_trace() {
     block_on(async {
         let collector = Collector::default();
-        let exporting = traces::start(&Options {
+        let options = Options {
             endpoint: collector.start().await,
+            ca_file: None,
             // Only the callers decide.
             ratio: 0.0,
             service_name: "bookings-under-test".to_owned(),
-        });
-        let exporting = exporting.expect("started");
+        };
+        let exporting = traces::start(&options).await.expect("started");
         let house = House::new().await;
         let instance = house.start().await;
         let resource = fresh("a-resource-with-a-name");

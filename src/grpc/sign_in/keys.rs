@@ -48,6 +48,14 @@ impl KeySet {
     fn parse(document: &[u8]) -> Result<Self, String> {
         let document: Document =
             serde_json::from_slice(document).map_err(|error| format!("not a JWKS: {error}"))?;
+        let given = document.keys.len();
+        if given > KEYS_MAX {
+            tracing::warn!(
+                given,
+                KEYS_MAX,
+                "the JWKS has too many keys: the last ones are left out"
+            );
+        }
         let keys: Vec<Key> = document
             .keys
             .into_iter()
@@ -175,15 +183,24 @@ impl Keys {
         interval: Duration,
         pause: Duration,
     ) -> Result<Self, String> {
-        let keys = read(&source).await;
-        let keys = keys.map_err(|error| format!("no keys from {source}: {error}"))?;
+        let no_keys = |error| format!("no keys from {source}: {error}");
+        let document = source.read().await.map_err(no_keys)?;
+        let keys = KeySet::parse(&document).map_err(no_keys)?;
         tracing::info!(%source, keys = keys.0.len(), "tokens are checked with these keys");
         let (sender, state) = watch::channel(State {
             keys: Arc::new(keys),
             looked: Instant::now(),
         });
         let wanted = Arc::new(Notify::new());
-        tokio::spawn(follow(source, sender, Arc::clone(&wanted), interval, pause));
+        let follower = Follower {
+            source,
+            document,
+            state: sender,
+            wanted: Arc::clone(&wanted),
+            interval,
+            pause,
+        };
+        tokio::spawn(follower.follow());
         Ok(Self {
             state,
             wanted,
@@ -209,42 +226,92 @@ impl Keys {
     }
 }
 
-async fn read(source: &KeySource) -> Result<KeySet, String> {
-    KeySet::parse(&source.read().await?)
-}
-
-/// Looks for new keys until nobody needs them any more. What cannot be had leaves the old ones.
-async fn follow(
+/// Looks for new keys.
+struct Follower {
     source: KeySource,
+    /// What the keys in use were made of.
+    document: Vec<u8>,
     state: watch::Sender<State>,
     wanted: Arc<Notify>,
     interval: Duration,
     pause: Duration,
-) {
-    let mut complaint = None;
-    loop {
-        tokio::select! {
-            () = state.closed() => return,
-            () = sleep(interval) => {}
-            () = wanted.notified() => {
-                if state.borrow().looked.elapsed() < pause {
-                    continue;
+}
+
+impl Follower {
+    /// Goes on until nobody needs them any more. What cannot be had leaves the old ones.
+    async fn follow(mut self) {
+        let mut complaint = None;
+        loop {
+            tokio::select! {
+                () = self.state.closed() => return,
+                () = sleep(self.interval) => {}
+                () = self.wanted.notified() => {
+                    if self.state.borrow().looked.elapsed() < self.pause {
+                        continue;
+                    }
                 }
             }
-        }
-        let found = read(&source).await;
-        let trouble = found.as_ref().err().cloned();
-        if let Some(error) = &trouble
-            && trouble != complaint
-        {
-            tracing::warn!(%source, error, "no new keys: the old ones stay in use");
-        }
-        complaint = trouble;
-        state.send_modify(|state| {
-            state.looked = Instant::now();
-            if let Ok(keys) = found {
-                state.keys = Arc::new(keys);
+            let found = self.find().await;
+            let trouble = found.as_ref().err().cloned();
+            if let Some(error) = &trouble
+                && trouble != complaint
+            {
+                tracing::warn!(source = %self.source, error, "no new keys: the old ones stay in use");
             }
-        });
+            complaint = trouble;
+            self.state.send_modify(|state| {
+                state.looked = Instant::now();
+                if let Ok(Some(keys)) = found {
+                    state.keys = Arc::new(keys);
+                }
+            });
+        }
+    }
+
+    /// New keys, if there are any: what is said about a document is said once.
+    async fn find(&mut self) -> Result<Option<KeySet>, String> {
+        let document = self.source.read().await?;
+        if document == self.document {
+            return Ok(None);
+        }
+        let keys = KeySet::parse(&document)?;
+        self.document = document;
+        tracing::info!(source = %self.source, keys = keys.0.len(), "tokens are checked with new keys");
+        Ok(Some(keys))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_millis(10);
+
+    fn document(kid: &str) -> String {
+        let x = URL_SAFE_NO_PAD.encode([7; 32]);
+        format!(
+            r#"{{"keys": [{{"kty": "OKP", "crv": "Ed25519", "kid": "{kid}", "x": "{x}"}},
+                          {{"kty": "RSA", "use": "enc", "n": "AQAB", "e": "AQAB"}}]}}"#
+        )
+    }
+
+    /// Else the key that is left out would be mentioned every few seconds.
+    #[tokio::test]
+    async fn a_jwks_that_does_not_change_is_read_once() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), document("a")).expect("written");
+        let source = KeySource::file(file.path().to_owned());
+        let keys = Keys::open(source, INTERVAL, INTERVAL).await.expect("keys");
+        let (first, looked) = (keys.now(), keys.state.borrow().looked);
+        sleep(20 * INTERVAL).await;
+        assert!(keys.state.borrow().looked > looked, "it was looked for");
+        assert!(
+            Arc::ptr_eq(&first, &keys.now()),
+            "and nothing was made anew"
+        );
+        std::fs::write(file.path(), document("b")).expect("written");
+        while !keys.now().knows("b") {
+            sleep(INTERVAL).await;
+        }
     }
 }
