@@ -3,6 +3,7 @@
 mod access;
 mod healthcheck;
 mod serve;
+mod signals;
 
 use std::io::{self, Write, stdout};
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use crate::telemetry::metrics;
 use crate::{server, telemetry};
 
 pub use access::AccessError;
+use signals::Signals;
 
 /// Why a command failed: one line, which says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +63,9 @@ pub enum Error {
     /// The service is not serving, or nobody knows.
     #[error(transparent)]
     Healthcheck(#[from] healthcheck::Error),
+    /// A signal came before the command was done.
+    #[error("a signal ended it before it was done: run it again")]
+    Interrupted,
     /// A second signal came before the calls in flight were finished.
     #[error("a second signal: calls in flight were cut off")]
     SecondSignal,
@@ -85,6 +90,7 @@ impl Error {
             | Self::Maintain(_)
             | Self::Server(_)
             | Self::Healthcheck(_)
+            | Self::Interrupted
             | Self::SecondSignal
             | Self::System(_) => 1,
         }
@@ -99,11 +105,14 @@ pub fn run(command: Command) -> Result<(), Error> {
     telemetry::init(log_options(&command))?;
     let runtime = Runtime::new()?;
     let result = runtime.block_on(async {
+        let mut signals = Signals::new()?;
         match command {
-            Command::Serve(options) => serve::serve(options).await,
-            Command::Migrate(options) => migrate(options).await,
-            Command::Maintain(options) => maintain(&options).await,
-            Command::Schema(SchemaCommand::Drop(options)) => drop_all(&options.database).await,
+            Command::Serve(options) => serve::serve(options, signals).await,
+            Command::Migrate(options) => signals.interrupt(migrate(options)).await,
+            Command::Maintain(options) => signals.interrupt(maintain(&options)).await,
+            Command::Schema(SchemaCommand::Drop(options)) => {
+                signals.interrupt(drop_all(&options.database)).await
+            }
             Command::Healthcheck(options) => Ok(healthcheck::run(&options).await?),
         }
     });

@@ -5,7 +5,6 @@ use std::future::pending;
 use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -18,10 +17,21 @@ use crate::telemetry::traces::{self, Traces};
 use crate::telemetry::{exposition, metrics};
 
 use super::access::{self, Access};
+use super::signals::Signals;
 use super::{Error, open};
 
 /// Serves until SIGTERM or SIGINT.
-pub(super) async fn serve(options: ServeOptions) -> Result<(), Error> {
+pub(super) async fn serve(options: ServeOptions, signals: Signals) -> Result<(), Error> {
+    match start_and_serve(options, signals).await {
+        Err(Error::Interrupted) => {
+            tracing::info!("stopped before it served");
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+async fn start_and_serve(options: ServeOptions, mut signals: Signals) -> Result<(), Error> {
     access::check(&options)?;
     // Early, since it fails at once where the address is taken; a start takes longer.
     let listeners = Listeners {
@@ -32,9 +42,11 @@ pub(super) async fn serve(options: ServeOptions) -> Result<(), Error> {
         },
     };
     let monitoring = Monitoring::start(&options.monitoring).await?;
-    let access = access::open(&options).await?;
-    let database = open(&options.database).await?;
-    let served = serve_from(&database, listeners, access, monitoring.metrics, &options).await;
+    let access = async { Ok(access::open(&options).await?) };
+    let access = signals.interrupt(access).await?;
+    let database = signals.interrupt(open(&options.database)).await?;
+    let metrics = monitoring.metrics;
+    let served = serve_from(&database, listeners, access, metrics, &options, signals).await;
     let closed = database.close().await;
     // A second signal means at once, and the collector may take its time.
     if let Some(traces) = monitoring.traces
@@ -100,19 +112,14 @@ async fn serve_from(
     access: Access,
     metrics: Option<TcpListener>,
     options: &ServeOptions,
+    mut signals: Signals,
 ) -> Result<(), Error> {
-    if database.is_embedded() {
-        schema::migrate(database, &schema::Options::default()).await?;
-    } else {
-        schema::check(database).await?;
-    }
+    signals.interrupt(ensure_schema(database)).await?;
     let pool_options = PoolOptions {
         size: options.pool_size,
     };
     let pool = database.pool(pool_options, STATEMENTS);
     let store = Store::new(pool.clone(), lane_options(&options.lanes));
-    // Until here a signal simply ends the process.
-    let mut signals = Signals::new()?;
     let (stop, stopped) = oneshot::channel();
     let shutdown = async { stopped.await.unwrap_or(Shutdown::Interrupted) };
     let second_signal = async {
@@ -127,6 +134,15 @@ async fn serve_from(
         never = purge_now_and_then(database, options) => match never {},
         never = expose(metrics, pool) => match never {},
     }
+}
+
+async fn ensure_schema(database: &Database) -> Result<(), Error> {
+    if database.is_embedded() {
+        schema::migrate(database, &schema::Options::default()).await?;
+    } else {
+        schema::check(database).await?;
+    }
+    Ok(())
 }
 
 fn server_options(options: &ServeOptions, access: Access) -> server::Options {
@@ -146,28 +162,6 @@ fn server_options(options: &ServeOptions, access: Access) -> server::Options {
         connections_max: count(options.max_connections),
         drain_delay: options.drain_delay,
         drain_timeout: options.drain_timeout,
-    }
-}
-
-/// The signals that end the process.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, std::io::Error> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> Shutdown {
-        tokio::select! {
-            _ = self.terminate.recv() => Shutdown::Terminated,
-            _ = self.interrupt.recv() => Shutdown::Interrupted,
-        }
     }
 }
 

@@ -180,16 +180,18 @@ async fn a_failed_start_shows_the_servers_last_words() {
 }
 
 #[tokio::test]
-async fn missing_binaries_are_named() {
+async fn missing_binaries_are_named_before_anything_is_written() {
     let (dir, empty) = (temp_dir(), temp_dir());
-    let mut options = Options::new(dir.path());
+    let data = dir.path().join("data");
+    let mut options = Options::new(&data);
     options.binaries = Binaries::In(empty.path().to_owned());
     let error = Server::start(&options).await.unwrap_err().to_string();
     assert!(error.contains(empty.path().to_str().unwrap()), "{error}");
     assert!(
-        error.contains("--pg-bin-dir") && !error.contains('\n'),
+        error.contains("DATABASE_URL") && error.contains("--pg-bin-dir") && !error.contains('\n'),
         "{error}"
     );
+    assert!(!data.exists(), "a container's root may be read-only");
 }
 
 #[tokio::test]

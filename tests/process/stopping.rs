@@ -1,19 +1,21 @@
 //! SIGTERM under load loses nothing and cuts nothing off; kill -9 loses nothing acknowledged.
 
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use booking_service::pb;
 use prost_types::Timestamp;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::program::Program;
+use crate::program::{self, Program};
 
 type Client = pb::booking_service_client::BookingServiceClient<Channel>;
 
@@ -159,6 +161,36 @@ async fn a_kill_loses_nothing_acknowledged_and_leaves_no_server_behind() {
             "PostgreSQL goes on without its owner"
         );
         sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A database that never answers: the start would go on for seconds.
+async fn stopped_at_the_start(command: &str) -> (Option<i32>, Duration) {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let url = format!("postgres://u@{address}/x");
+    let mut command = program::command(&[command, "--database-url", &url]);
+    command
+        .env("BOOKING_LISTEN", "127.0.0.1:0")
+        .stderr(Stdio::null());
+    let mut program = command.spawn().unwrap();
+    // It has connected, so its handlers are in place.
+    let _connection = silent.accept().await.unwrap();
+    let stopped = Instant::now();
+    let pid = program.id().unwrap().to_string();
+    let sent = Command::new("kill").args(["-s", "TERM", &pid]).status();
+    assert!(sent.await.unwrap().success());
+    let status = program.wait().await.unwrap();
+    (status.code(), stopped.elapsed())
+}
+
+#[tokio::test]
+async fn a_stop_during_the_start_is_handled() {
+    for (command, code) in [("serve", 0), ("migrate", 1), ("maintain", 1)] {
+        let (ended, took) = stopped_at_the_start(command).await;
+        // By an exit of its own: as the first process of a container it gets no other.
+        assert_eq!(ended, Some(code), "{command}");
+        assert!(took < Duration::from_secs(2), "{command}: {took:?}");
     }
 }
 

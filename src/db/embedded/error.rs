@@ -25,8 +25,8 @@ pub enum Error {
     #[error("no place for the database: set HOME, or give --data-dir")]
     NoDataDir,
     #[error(
-        "no PostgreSQL {} found{}: install PostgreSQL 14 or later, or name its directory with \
-         --pg-bin-dir",
+        "no database is configured, and no PostgreSQL {} found{}: set DATABASE_URL or \
+         CLUSTER_ENDPOINT, or install PostgreSQL 14 or later, or name its directory with --pg-bin-dir",
         wanted.map_or("14 or later".to_owned(), |major| format!("{major}, which the data directory was made with,")),
         within.as_ref().map_or(String::new(), |dir| format!(" in {}", dir.display()))
     )]

@@ -61,6 +61,21 @@ fn user_dir(system: &str, variable: &str, linux: &str, mac: &str) -> Result<Path
         .ok_or(Error::NoDataDir)
 }
 
+/// The cluster in the data directory `dir`: what PostgreSQL itself calls its data directory.
+pub(super) fn cluster(dir: &Path) -> PathBuf {
+    dir.join("cluster")
+}
+
+/// The major version that the cluster was made with, if there is one.
+pub(super) fn cluster_version(cluster: &Path) -> Result<Option<u32>, Error> {
+    let path = cluster.join("PG_VERSION");
+    match fs::read_to_string(&path) {
+        Ok(version) => Ok(version.trim().parse().ok()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("read", &path)(error)),
+    }
+}
+
 /// A data directory, locked for as long as this value lives.
 #[derive(Debug)]
 pub(super) struct Home {
@@ -94,9 +109,8 @@ impl Home {
         Ok(home)
     }
 
-    /// The cluster: what PostgreSQL itself calls its data directory.
     pub(super) fn cluster(&self) -> PathBuf {
-        self.dir.join("cluster")
+        cluster(&self.dir)
     }
 
     /// Where `initdb` works, so that `cluster` is complete as soon as it exists.
@@ -110,16 +124,6 @@ impl Home {
 
     pub(super) fn log(&self) -> PathBuf {
         self.dir.join("postgresql.log")
-    }
-
-    /// The major version that the cluster was made with, if there is one.
-    pub(super) fn cluster_version(&self) -> Result<Option<u32>, Error> {
-        let path = self.cluster().join("PG_VERSION");
-        match fs::read_to_string(&path) {
-            Ok(version) => Ok(version.trim().parse().ok()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("read", &path)(error)),
-        }
     }
 
     /// A private directory for the Unix socket, in the data directory or, where its path is too

@@ -106,13 +106,17 @@ impl Server {
 
     /// Everything up to the start of the process; blocks.
     fn launch(options: &Options) -> Result<Self, Error> {
-        let home = Home::claim(&options.data_dir)?;
-        let account = Account::choose(&home.cluster())?;
+        // First, since it writes nothing: where there is no PostgreSQL there may be no place for its
+        // data either, as in a container with a read-only root, and that is not what is amiss.
+        let cluster = home::cluster(&options.data_dir);
+        let account = Account::choose(&cluster)?;
         let account = account.as_ref();
+        let wanted = home::cluster_version(&cluster)?;
+        let installation = Installation::find(&options.binaries, wanted, account)?;
+        let home = Home::claim(&options.data_dir)?;
         if let Some(user) = account {
             user.check_reach(home.dir())?;
         }
-        let installation = Installation::find(&options.binaries, home.cluster_version()?, account)?;
         process::ensure_cluster(&home, &installation, account)?;
         let socket_dir = home.socket_dir(account)?;
         let process = Process::start(
