@@ -66,12 +66,14 @@ pub(super) fn cluster(dir: &Path) -> PathBuf {
     dir.join("cluster")
 }
 
-/// The major version that the cluster was made with, if there is one.
+/// The major version that the cluster was made with, if there is one. Where it may not be read,
+/// claiming the directory tells that better.
 pub(super) fn cluster_version(cluster: &Path) -> Result<Option<u32>, Error> {
+    use std::io::ErrorKind::{NotFound, PermissionDenied};
     let path = cluster.join("PG_VERSION");
     match fs::read_to_string(&path) {
         Ok(version) => Ok(version.trim().parse().ok()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) if matches!(error.kind(), NotFound | PermissionDenied) => Ok(None),
         Err(error) => Err(Error::io("read", &path)(error)),
     }
 }
