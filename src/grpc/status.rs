@@ -131,7 +131,7 @@ impl From<Error> for Status {
             )
             .into(),
             Error::Store(error, context) => {
-                let mut answer = of_store(error, context);
+                let mut answer = of_store(&error, context);
                 if let Some(index) = context.index {
                     answer = answer.with("index", &index);
                 }
@@ -142,24 +142,24 @@ impl From<Error> for Status {
 }
 
 /// The status of what the store reports.
-fn of_store(error: store::Error, context: Context) -> Answer {
+fn of_store(error: &store::Error, context: Context) -> Answer {
     use store::Error as E;
-    let message = error.to_string();
+    let message = || error.to_string();
     match error {
         E::SlotTaken {
             resource,
             by,
             interval,
-        } => taken(&resource, interval, (!context.confined).then_some(by)),
+        } => taken(resource, *interval, (!context.confined).then_some(*by)),
         E::NotOwned => denied("not a booking of the caller, who may not act for others"),
-        E::NotFound(id) => Answer::new(Code::NotFound, ErrorReason::BookingNotFound, message)
-            .resource(id)
-            .with("name", &id),
-        E::EtagMismatch(id) => Answer::new(Code::Aborted, ErrorReason::EtagMismatch, message)
+        E::NotFound(id) => Answer::new(Code::NotFound, ErrorReason::BookingNotFound, message())
+            .resource(*id)
+            .with("name", id),
+        E::EtagMismatch(id) => Answer::new(Code::Aborted, ErrorReason::EtagMismatch, message())
             .never_retry()
-            .with("name", &id),
-        E::InvalidState { id, state } => invalid_state(id, &state),
-        E::InvalidInterval(reason) => invalid_fields(half_interval(context.start_given, reason)),
+            .with("name", id),
+        E::InvalidState { id, state } => invalid_state(*id, state),
+        E::InvalidInterval(reason) => invalid_fields(half_interval(context.start_given, *reason)),
         E::RequestIdReused(_) => reused(context.request_id),
         E::TooMany { max } => invalid_fields(Violations::of(
             "resources",
@@ -169,32 +169,36 @@ fn of_store(error: store::Error, context: Context) -> Answer {
             let cause = format!(
                 "lost {attempts} times to other transactions; if this lasts, find the resource that \
                  everybody books and spread its calls: {}",
-                chain(&*source)
+                chain(&**source)
             );
-            Answer::new(Code::Aborted, ErrorReason::Contention, message)
+            Answer::new(Code::Aborted, ErrorReason::Contention, message())
                 .retry_after(CONTENTION_RETRY_MS)
                 .because(cause)
         }
         E::Overloaded => {
             refusals::add();
-            Answer::new(Code::ResourceExhausted, ErrorReason::Overloaded, message)
+            Answer::new(Code::ResourceExhausted, ErrorReason::Overloaded, message())
                 .retry_after(OVERLOADED_RETRY_MS)
         }
         E::Unavailable { source } => {
             let cause = format!(
                 "the database is out of reach; check that it runs, its address and its credentials: {}",
-                chain(&*source)
+                chain(&**source)
             );
-            Answer::new(Code::Unavailable, ErrorReason::DatabaseUnavailable, message)
-                .retry_after(UNAVAILABLE_RETRY_MS)
-                .because(cause)
+            Answer::new(
+                Code::Unavailable,
+                ErrorReason::DatabaseUnavailable,
+                message(),
+            )
+            .retry_after(UNAVAILABLE_RETRY_MS)
+            .because(cause)
         }
         E::DeadlineExceeded => Answer::new(
             Code::DeadlineExceeded,
             ErrorReason::DeadlineExceeded,
             "the deadline passed; the outcome can be unknown: repeat with the same request_id",
         ),
-        E::Internal { source } => internal(&*source),
+        E::Internal { source } => internal(&**source),
     }
 }
 
