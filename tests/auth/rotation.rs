@@ -117,6 +117,10 @@ impl Website {
             request.starts_with("GET /keys?v=1 HTTP/1.1\r\n"),
             "{request}"
         );
+        assert!(
+            request.contains("user-agent: booking-service/"),
+            "{request}"
+        );
         self.asked.fetch_add(1, Ordering::SeqCst);
         let page = self.page.lock().unwrap().clone();
         let answer = match page {

@@ -149,6 +149,11 @@ where
     let request = Request::get(path)
         .header(header::HOST, authority)
         .header(header::ACCEPT, "application/json")
+        // Some that guard an issuer turn away whoever does not say what it is.
+        .header(
+            header::USER_AGENT,
+            concat!("booking-service/", env!("CARGO_PKG_VERSION")),
+        )
         .body(Empty::<bytes::Bytes>::new())
         .map_err(|error| error.to_string())?;
     let response = sender.send_request(request).await.map_err(text)?;
