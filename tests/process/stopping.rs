@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use booking_service::pb;
@@ -37,16 +37,35 @@ fn request(resource: String, hour: i64) -> pb::CreateBookingRequest {
     }
 }
 
+/// How many bookings are to be acknowledged before the service is stopped.
+const ENOUGH: usize = 120;
+
+/// Waits until enough bookings are acknowledged, however long a busy machine takes.
+async fn enough(made: &AtomicUsize) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while made.load(Ordering::SeqCst) < ENOUGH {
+        assert!(Instant::now() < until, "{made:?} bookings in 30 s");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Books without a pause until the service is gone. Returns the names that were acknowledged, and
-/// the error that ended it.
-async fn book_until_gone(mut client: Client, number: usize) -> (Vec<String>, Status) {
+/// the error that ended it; counts them meanwhile.
+async fn book_until_gone(
+    mut client: Client,
+    number: usize,
+    made: Arc<AtomicUsize>,
+) -> (Vec<String>, Status) {
     let mut acknowledged = Vec::new();
     for hour in 0.. {
         match client
             .create_booking(request(format!("room-{number}"), hour))
             .await
         {
-            Ok(made) => acknowledged.push(made.into_inner().name),
+            Ok(booking) => {
+                acknowledged.push(booking.into_inner().name);
+                made.fetch_add(1, Ordering::SeqCst);
+            }
             Err(status) => return (acknowledged, status),
         }
     }
@@ -86,11 +105,11 @@ async fn a_stop_under_load_loses_nothing_and_cuts_nothing_off() {
     let mut health = HealthClient::new(program.channel().await);
     let mut watch = health.watch(watch).await.expect("watched").into_inner();
     let client = program.client().await;
-    let load: Vec<_> = (0..32)
-        .map(|number| tokio::spawn(book_until_gone(client.clone(), number)))
-        .collect();
+    let made = Arc::new(AtomicUsize::new(0));
+    let book = |number| book_until_gone(client.clone(), number, Arc::clone(&made));
+    let load: Vec<_> = (0..32).map(|number| tokio::spawn(book(number))).collect();
 
-    sleep(Duration::from_millis(500)).await;
+    enough(&made).await;
     let stopped = Instant::now();
     program.signal("TERM").await;
     let status = program.ended().await;
@@ -114,7 +133,11 @@ async fn a_stop_under_load_loses_nothing_and_cuts_nothing_off() {
         assert!(unsent.iter().any(|it| cause.contains(it)), "{cause}");
         acknowledged.extend(names);
     }
-    assert!(acknowledged.len() > 100, "{} bookings", acknowledged.len());
+    assert!(
+        acknowledged.len() >= ENOUGH,
+        "{} bookings",
+        acknowledged.len()
+    );
     let log = program.log();
     let answered = log.iter().filter(|line| line["message"] == "answered");
     let mut others = answered.filter(|line| line["code"] != "OK");
@@ -135,17 +158,22 @@ async fn a_kill_loses_nothing_acknowledged_and_leaves_no_server_behind() {
         let mut program = Program::serve(&arguments).await;
         let client = program.client().await;
         assert_kept(&mut client.clone(), &acknowledged).await;
-        let load: Vec<_> = (0..16)
-            .map(|number| tokio::spawn(book_until_gone(client.clone(), round * 100 + number)))
-            .collect();
-        sleep(Duration::from_millis(300)).await;
+        let made = Arc::new(AtomicUsize::new(0));
+        let book = |number| book_until_gone(client.clone(), number, Arc::clone(&made));
+        let load = (0..16).map(|number| tokio::spawn(book(round * 100 + number)));
+        let load: Vec<_> = load.collect();
+        enough(&made).await;
         program.signal("KILL").await;
         program.ended().await;
         for one in load {
             acknowledged.extend(one.await.unwrap().0);
         }
     }
-    assert!(acknowledged.len() > 100, "{} bookings", acknowledged.len());
+    assert!(
+        acknowledged.len() >= 3 * ENOUGH,
+        "{} bookings",
+        acknowledged.len()
+    );
     let pid_file = data_dir.join("cluster/postmaster.pid");
     let alive = || {
         let pid = std::fs::read_to_string(&pid_file)
