@@ -21,43 +21,16 @@ use crate::db::Pool;
 /// More than [`PAGE_SIZE_MAX`], so that a page where nothing is passed over is never cut short.
 const SCAN_ROWS_MAX: i64 = 2_000;
 
-/// The end of every listing: of the rows `s`, in order, those that the filters keep; and of a scan
-/// that was cut short its last row, as the place to go on from.
+/// The blocking rows in order of start, from their index: behind the cursor, before the end of the
+/// window.
 ///
-/// `$1`, `$2` the window, `$3` `show_cancelled`, `$4` the id to go on behind, `$5` rows to scan, `$6`
-/// rows to return.
-macro_rules! page {
-    ($name:literal, $order:literal, $kept:literal, $scan:expr) => {
-        concat!(
-            "-- ",
-            $name,
-            "\n",
-            "SELECT ",
-            booking_columns!(),
-            ", b.kept, b.position = $5 AS scan_ends FROM (SELECT s.*, ",
-            "row_number() OVER (ORDER BY ",
-            $order,
-            ") AS position, ",
-            "(s.end_time > coalesce($1::timestamptz, '-infinity') ",
-            "AND s.start_time < coalesce($2::timestamptz, 'infinity') ",
-            "AND ($3::bool OR s.state = 2 OR s.state = 1 AND s.hold_expire_time > now()) ",
-            "AND ",
-            $kept,
-            ") AS kept FROM (",
-            $scan,
-            ") s) b ",
-            "WHERE b.kept OR b.position = $5 ORDER BY ",
-            $order,
-            " LIMIT $6::int8"
-        )
-    };
-}
-
-/// The blocking rows in order of start, from their index. `$7` the start to go on behind, `$8` the key.
+/// `$1`, `$2` the window, `$3`, `$4` start and id to go on behind, `$5` the key, `$6` rows to look at.
 macro_rules! blocking {
-    ($key:literal, $from:expr, $order:literal) => {
+    ($columns:expr, $key:literal, $from:expr, $order:literal) => {
         concat!(
-            "SELECT * FROM bookings b WHERE ",
+            "SELECT ",
+            $columns,
+            " FROM bookings b WHERE ",
             $key,
             " AND b.state IN (1, 2) AND b.start_time >= ",
             $from,
@@ -65,25 +38,7 @@ macro_rules! blocking {
             after!(),
             " ORDER BY ",
             $order,
-            " LIMIT $5::int8"
-        )
-    };
-}
-
-/// The blocking rows and the others, each from its own index. The blocking ones are cut off in the
-/// order of that index, before they are sorted.
-macro_rules! blocking_and_past {
-    ($key:literal, $from:expr, $order:literal) => {
-        concat!(
-            "(SELECT * FROM (",
-            blocking!($key, $from, $order),
-            ") b ORDER BY start_time, id) UNION ALL (SELECT * FROM bookings b WHERE ",
-            $key,
-            " AND b.state IN (3, 4) AND b.start_time >= ",
-            longest_before!(),
-            " AND ",
-            after!(),
-            " ORDER BY start_time, id LIMIT $5::int8) ORDER BY start_time, id LIMIT $5::int8"
+            " LIMIT $6::int8"
         )
     };
 }
@@ -91,8 +46,8 @@ macro_rules! blocking_and_past {
 /// Behind the cursor, before the end of the window.
 macro_rules! after {
     () => {
-        "b.start_time >= coalesce($7::timestamptz, '-infinity') \
-         AND (b.start_time, b.id) > (coalesce($7::timestamptz, '-infinity'), \
+        "b.start_time >= coalesce($3::timestamptz, '-infinity') \
+         AND (b.start_time, b.id) > (coalesce($3::timestamptz, '-infinity'), \
          coalesce($4::uuid, '00000000-0000-0000-0000-000000000000')) \
          AND b.start_time < coalesce($2::timestamptz, 'infinity')"
     };
@@ -105,62 +60,150 @@ macro_rules! longest_before {
     };
 }
 
-/// Where the blocking rows of resource `$8` begin that overlap the window. They are disjoint, so at most
+/// Where the blocking rows of resource `$5` begin that overlap the window. They are disjoint, so at most
 /// one that starts before the window reaches into it.
 macro_rules! first_in_window {
     () => {
         concat!(
             "coalesce(",
-            first_neighbour!("$8", "$1::timestamptz"),
+            first_neighbour!("$5", "$1::timestamptz"),
             ", '-infinity')"
         )
     };
 }
 
-/// What blocks: no two of a resource share a start, so that alone is their order. `$9` `booked_by`.
-pub(super) const BY_RESOURCE: &str = page!(
+/// What is usually asked for, and usually next to each other: the blocking rows from the cursor on,
+/// each with whether it counts. It may be an expired hold, or the first one, which begins before the
+/// window and may end before it.
+macro_rules! next_in_order {
+    ($name:literal, $key:literal, $from:expr, $order:literal) => {
+        concat!(
+            "-- ",
+            $name,
+            "\n",
+            blocking!(
+                concat!(
+                    booking_columns!(),
+                    ", b.end_time > coalesce($1::timestamptz, '-infinity') \
+                     AND (b.state = 2 OR b.hold_expire_time > now()) AS kept"
+                ),
+                $key,
+                $from,
+                $order
+            )
+        )
+    };
+}
+
+/// No two blocking rows of a resource share a start, so that alone is their order.
+pub(super) const BY_RESOURCE: &str = next_in_order!(
     "list_by_resource",
-    "start_time",
-    "($9::text IS NULL OR s.booked_by = $9)",
-    blocking!("b.resource = $8::text", first_in_window!(), "start_time")
+    "b.resource = $5::text",
+    first_in_window!(),
+    "start_time"
 );
 
-pub(super) const ALL_BY_RESOURCE: &str = page!(
-    "list_all_by_resource",
-    "start_time, id",
-    "($9::text IS NULL OR s.booked_by = $9)",
-    blocking_and_past!("b.resource = $8::text", first_in_window!(), "start_time")
-);
-
-pub(super) const BY_BOOKER: &str = page!(
+/// Without a window: with one, any number of rows would have to be passed over.
+pub(super) const BY_BOOKER: &str = next_in_order!(
     "list_by_booker",
-    "start_time, id",
-    "true",
-    blocking!(
-        "b.booked_by = $8::text",
-        longest_before!(),
-        "start_time, id"
-    )
+    "b.booked_by = $5::text",
+    longest_before!(),
+    "start_time, id"
 );
 
-pub(super) const ALL_BY_BOOKER: &str = page!(
-    "list_all_by_booker",
+/// A listing that may have to pass over many rows: of the rows `s`, in order, those that the filters
+/// keep; and of a scan that was cut short its last row, as the place to go on from.
+///
+/// `$1`, `$2` the window, `$rows` to look at, `$show` `show_cancelled`, `$limit` rows to return.
+macro_rules! scan {
+    ($name:literal, $order:literal, $kept:literal, $scan:expr, $rows:literal, $show:literal, $limit:literal) => {
+        concat!(
+            "-- ",
+            $name,
+            "\n",
+            "SELECT ",
+            booking_columns!(),
+            ", b.kept, b.position = ",
+            $rows,
+            " AS scan_ends FROM (SELECT s.*, ",
+            "row_number() OVER (ORDER BY ",
+            $order,
+            ") AS position, ",
+            "(s.end_time > coalesce($1::timestamptz, '-infinity') ",
+            "AND s.start_time < coalesce($2::timestamptz, 'infinity') ",
+            "AND (",
+            $show,
+            "::bool OR s.state = 2 OR s.state = 1 AND s.hold_expire_time > now()) ",
+            "AND ",
+            $kept,
+            ") AS kept FROM (",
+            $scan,
+            ") s) b ",
+            "WHERE b.kept OR b.position = ",
+            $rows,
+            " ORDER BY ",
+            $order,
+            " LIMIT ",
+            $limit,
+            "::int8"
+        )
+    };
+}
+
+/// The blocking rows and, if asked for, the others, each from its own index. The blocking ones are cut
+/// off in the order of that index, before they are sorted.
+macro_rules! blocking_and_past {
+    ($key:literal, $from:expr, $order:literal) => {
+        concat!(
+            "(SELECT * FROM (",
+            blocking!("*", $key, $from, $order),
+            ") b ORDER BY start_time, id) UNION ALL (SELECT * FROM bookings b WHERE $7::bool AND ",
+            $key,
+            " AND b.state IN (3, 4) AND b.start_time >= ",
+            longest_before!(),
+            " AND ",
+            after!(),
+            " ORDER BY start_time, id LIMIT $6::int8) ORDER BY start_time, id LIMIT $6::int8"
+        )
+    };
+}
+
+/// `$9` `booked_by`.
+pub(super) const SCAN_BY_RESOURCE: &str = scan!(
+    "scan_by_resource",
+    "start_time, id",
+    "($9::text IS NULL OR s.booked_by = $9)",
+    blocking_and_past!("b.resource = $5::text", first_in_window!(), "start_time"),
+    "$6",
+    "$7",
+    "$8"
+);
+
+pub(super) const SCAN_BY_BOOKER: &str = scan!(
+    "scan_by_booker",
     "start_time, id",
     "true",
     blocking_and_past!(
-        "b.booked_by = $8::text",
+        "b.booked_by = $5::text",
         longest_before!(),
         "start_time, id"
-    )
+    ),
+    "$6",
+    "$7",
+    "$8"
 );
 
-pub(super) const BY_NAME: &str = page!(
+/// `$3` the id to go on behind.
+pub(super) const BY_NAME: &str = scan!(
     "list_by_name",
     "id",
     "true",
     "SELECT * FROM bookings b \
-     WHERE b.id > coalesce($4::uuid, '00000000-0000-0000-0000-000000000000') \
-     ORDER BY id LIMIT $5::int8"
+     WHERE b.id > coalesce($3::uuid, '00000000-0000-0000-0000-000000000000') \
+     ORDER BY id LIMIT $4::int8",
+    "$4",
+    "$5",
+    "$6"
 );
 
 /// Returns one page.
@@ -170,37 +213,58 @@ pub(super) async fn list(pool: &Pool, listing: &Listing, deadline: Instant) -> R
     let cursor_id = listing.after.map(|cursor| *cursor.id.as_uuid());
     let cursor_time = listing.after.map(|cursor| cursor.start_time);
     let page_size = listing.page_size.min(PAGE_SIZE_MAX);
-    let rows_max = i64::try_from(page_size + 1).expect("at most a page and one");
-    let params: [&(dyn ToSql + Sync); 6] = [
-        &listing.start_time,
-        &listing.end_time,
-        &listing.show_cancelled,
-        &cursor_id,
-        &SCAN_ROWS_MAX,
-        &rows_max,
-    ];
-    let rows = match (&resource, &booked_by) {
-        (Some(resource), booked_by) => {
-            let params = [params.as_slice(), &[&cursor_time, resource, booked_by]].concat();
-            let prepared = if listing.show_cancelled {
-                Prepared::ListAllByResource
-            } else {
-                Prepared::ListByResource
-            };
-            read::rows(pool, prepared, &params, deadline).await?
+    let limit = i64::try_from(page_size + 1).expect("at most a page and one");
+    let window: [&(dyn ToSql + Sync); 2] = [&listing.start_time, &listing.end_time];
+    let behind: [&(dyn ToSql + Sync); 2] = [&cursor_time, &cursor_id];
+    let scanned: [&(dyn ToSql + Sync); 3] = [&SCAN_ROWS_MAX, &listing.show_cancelled, &limit];
+
+    let (next_in_order, scan, key) = match (&resource, &booked_by) {
+        (Some(resource), _) => (Prepared::ListByResource, Prepared::ScanByResource, resource),
+        (None, Some(booked_by)) => (Prepared::ListByBooker, Prepared::ScanByBooker, booked_by),
+        (None, None) => {
+            let params = [&window[..], &[&cursor_id], &scanned].concat();
+            let rows = read::rows(pool, Prepared::ListByName, &params, deadline).await?;
+            return page(&rows, page_size);
         }
-        (None, Some(booked_by)) => {
-            let params = [params.as_slice(), &[&cursor_time, booked_by]].concat();
-            let prepared = if listing.show_cancelled {
-                Prepared::ListAllByBooker
-            } else {
-                Prepared::ListByBooker
-            };
-            read::rows(pool, prepared, &params, deadline).await?
-        }
-        (None, None) => read::rows(pool, Prepared::ListByName, &params, deadline).await?,
     };
-    page(&rows, page_size)
+    let from_cursor = [&window[..], &behind, &[key]].concat();
+    let few_passed_over = !listing.show_cancelled
+        && match resource {
+            Some(_) => booked_by.is_none(),
+            None => listing.start_time.is_none(),
+        };
+    if few_passed_over {
+        // One more than a page to see that there is more, and one that may be passed over.
+        let rows_max = limit + 1;
+        let params = [&from_cursor[..], &[&rows_max]].concat();
+        let rows = read::rows(pool, next_in_order, &params, deadline).await?;
+        if let Some(page) = page_in_order(&rows, page_size)? {
+            return Ok(page);
+        }
+    }
+    let filter: [&(dyn ToSql + Sync); 1] = [&booked_by];
+    let filter = if resource.is_some() { &filter[..] } else { &[] };
+    let params = [&from_cursor[..], &scanned, filter].concat();
+    page(&read::rows(pool, scan, &params, deadline).await?, page_size)
+}
+
+/// The page that these rows make, two more than it holds if there are as many; `None` if so many of
+/// them do not count that it would be short.
+fn page_in_order(rows: &[Row], page_size: usize) -> Result<Option<Page>, Error> {
+    let mut bookings = Vec::with_capacity(rows.len().min(page_size));
+    for row in rows {
+        if !behind::<bool>(row, 0, 0)? {
+            continue;
+        }
+        if bookings.len() == page_size {
+            let next = bookings.last().map(Cursor::behind);
+            return Ok(Some(Page { bookings, next }));
+        }
+        bookings.push(booking_at(row, 0)?);
+    }
+    let seen_all = rows.len() < page_size + 2;
+    let next = None;
+    Ok(seen_all.then_some(Page { bookings, next }))
 }
 
 /// Up to `page_size` bookings. There can be more if a row comes after them, or if the scan ended
@@ -216,10 +280,7 @@ fn page(rows: &[Row], page_size: usize) -> Result<Page, Error> {
             });
         }
         let booking = booking_at(row, 0)?;
-        last = Some(Cursor {
-            start_time: booking.interval.start(),
-            id: booking.id,
-        });
+        last = Some(Cursor::behind(&booking));
         if behind::<bool>(row, 0, 0)? {
             bookings.push(booking);
         }

@@ -80,6 +80,16 @@ pub struct Cursor {
     pub id: BookingId,
 }
 
+impl Cursor {
+    /// The place just behind this booking.
+    fn behind(booking: &Booking) -> Self {
+        Self {
+            start_time: booking.interval.start(),
+            id: booking.id,
+        }
+    }
+}
+
 /// One page of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {

@@ -40,8 +40,8 @@ statements! {
     Taken = read::TAKEN,
     SchemaVersion = schema::SCHEMA_VERSION,
     ListByResource = list::BY_RESOURCE,
-    ListAllByResource = list::ALL_BY_RESOURCE,
+    ScanByResource = list::SCAN_BY_RESOURCE,
     ListByBooker = list::BY_BOOKER,
-    ListAllByBooker = list::ALL_BY_BOOKER,
+    ScanByBooker = list::SCAN_BY_BOOKER,
     ListByName = list::BY_NAME,
 }

@@ -199,3 +199,42 @@ fn page_sizes_are_bounded_and_tokens_bound_to_their_arguments() {
         }
     });
 }
+
+/// Holds that ran out stay where they are until somebody takes their slot. However many of them lie
+/// between two bookings, a page is full if there are enough bookings.
+#[test]
+fn a_page_is_full_whatever_ran_out_in_between() {
+    block_on(async {
+        let house = House::new().await;
+        let instance = house.instance().await;
+        let mut client = instance.client();
+        for (state, first, step, count) in [(1, 0, 2, 40), (2, 1, 10, 8)] {
+            house
+                .execute(&format!(
+                    "INSERT INTO bookings (id, resource, start_time, end_time, booked_by, note, state,
+                                           hold_expire_time, create_time, update_time, revision, fingerprint)
+                     SELECT gen_random_uuid(), 'room', hour, hour + interval '1 hour', 'ada', '', {state},
+                            now() - interval '1 s', now(), now(), i, gen_random_uuid()
+                     FROM (SELECT i, '2030-01-01Z'::timestamptz
+                                     + ({first} + i * {step}) * interval '1 hour' AS hour
+                           FROM generate_series(0, {count} - 1) i) AS hours"
+                ))
+                .await;
+        }
+        let by_person = |page_size| pb::ListBookingsRequest {
+            booked_by: "ada".to_owned(),
+            page_size,
+            ..Default::default()
+        };
+        for page_size in [1, 3, 7, 8, 50] {
+            for request in [list("room", page_size), by_person(page_size)] {
+                let page = client.list_bookings(request.clone()).await.expect("a page");
+                let page = page.into_inner();
+                let full = usize::try_from(page_size.min(8)).unwrap();
+                assert_eq!(page.bookings.len(), full, "{request:?}");
+                assert_eq!(page.next_page_token.is_empty(), page_size >= 8);
+                assert_eq!(walk(&mut client, request).await.len(), 8);
+            }
+        }
+    });
+}
