@@ -11,7 +11,7 @@ use divan::{Bencher, black_box};
 use prost::Message;
 
 /// As the service has it.
-const BATCH_MAX: usize = 64;
+const BATCH_MAX: usize = 128;
 
 fn hour(number: i64) -> Timestamp {
     Timestamp::from_micros(number * 3_600_000_000).expect("in range")

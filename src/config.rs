@@ -310,7 +310,7 @@ pub struct LaneArgs {
     pub lanes: u16,
 
     /// Most bookings in one transaction.
-    #[arg(long, env = "BOOKING_BATCH_SIZE", value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=500))]
+    #[arg(long, env = "BOOKING_BATCH_SIZE", value_name = "COUNT", default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=500))]
     pub batch_size: u16,
 
     /// Most creates that wait in one lane; the ones beyond are answered RESOURCE_EXHAUSTED.

@@ -40,7 +40,7 @@ impl Default for LaneOptions {
     fn default() -> Self {
         Self {
             lanes: 4,
-            batch_max: 64,
+            batch_max: 128,
             queue_max: 2_048,
         }
     }
