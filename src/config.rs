@@ -305,9 +305,10 @@ pub struct MonitoringArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Group commit")]
 pub struct LaneArgs {
-    /// Lanes that creates pass through; each has one transaction in flight.
-    #[arg(long, env = "BOOKING_LANES", value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub lanes: u16,
+    /// Lanes that creates pass through; each has one transaction in flight. By default 2, and 8 on
+    /// Aurora DSQL, where a commit takes longer.
+    #[arg(long, env = "BOOKING_LANES", value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub lanes: Option<u16>,
 
     /// Most bookings in one transaction.
     #[arg(long, env = "BOOKING_BATCH_SIZE", value_name = "COUNT", default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=500))]

@@ -39,7 +39,7 @@ pub struct LaneOptions {
 impl Default for LaneOptions {
     fn default() -> Self {
         Self {
-            lanes: 4,
+            lanes: 2,
             batch_max: 128,
             queue_max: 2_048,
         }
