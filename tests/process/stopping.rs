@@ -123,12 +123,14 @@ async fn a_stop_under_load_loses_nothing_and_cuts_nothing_off() {
     let mut acknowledged = Vec::new();
     for one in load {
         let (names, end) = one.await.unwrap();
-        // Never sent: the client had no connection any more, or closed it before its turn came.
+        // Never sent: the client had no connection any more, or closed it before its turn came. Or
+        // sent too late: beyond the last stream that the server said goodbye to, it was not taken.
         let cause = format!("{end:?}");
         let unsent = [
             "ConnectError",
             "Canceled, \"connection closed\"",
             "Canceled, \"connection was not ready\"",
+            "GoAway(b\"\", NO_ERROR, Remote)",
         ];
         assert!(unsent.iter().any(|it| cause.contains(it)), "{cause}");
         acknowledged.extend(names);
