@@ -118,6 +118,8 @@ def latency(one):
 # --- The chart ---
 
 WIDTH, HEIGHT, PANEL, TOP, BOTTOM = 960, 420, 360, 60, 340
+# Between two entries of the legend, and about as wide as a character of it.
+LEGEND_GAP, CHARACTER = 40, 7.5
 
 
 def svg(seen):
@@ -125,10 +127,12 @@ def svg(seen):
            'font-family="sans-serif" font-size="13">', f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>']
     out += panel(seen, 80, "CreateBooking a second", "per second")
     out += panel(seen, 560, "p99, ms", "p99 ms")
-    for index, (who, colour) in enumerate(COLOURS.items()):
-        x = 80 + index * 210
+    x = 80 - LEGEND_GAP
+    for who, colour in COLOURS.items():
+        x += LEGEND_GAP
         out.append(f'<line x1="{x}" y1="395" x2="{x + 24}" y2="395" stroke="{colour}" stroke-width="3"/>')
         out.append(f'<text x="{x + 30}" y="399">{who}</text>')
+        x += 30 + len(who) * CHARACTER
     return "\n".join([*out, "</svg>"]) + "\n"
 
 
