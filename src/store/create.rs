@@ -175,7 +175,7 @@ pub(super) async fn create(
         others,
         ..Create::new(batch, Fate::Separate, mode)
     };
-    let found = retry::run(pool, &create, deadline).await?;
+    let found = create.run(pool, deadline).await?;
     Ok(found
         .into_iter()
         .map(|outcome| outcome.unwrap_or_else(|| Err(lost_track())))
@@ -201,7 +201,7 @@ pub(super) async fn create_all(
     deadline: Instant,
 ) -> Result<Vec<Booking>, BatchError> {
     let create = Create::new(batch.iter().collect(), Fate::Shared, mode);
-    let found = retry::run(pool, &create, deadline).await?;
+    let found = create.run(pool, deadline).await?;
     let mut bookings = Vec::with_capacity(found.len());
     // A member that could have been made has no row if another was refused: look for that one.
     for (index, outcome) in found.into_iter().enumerate() {
@@ -232,6 +232,7 @@ fn lost_track() -> Error {
 struct Create<'a> {
     batch: Vec<&'a NewBooking>,
     fate: Fate,
+    slots: Slots,
     mode: Mode,
     others: Vec<SpanContext>,
 }
@@ -245,6 +246,7 @@ impl<'a> Create<'a> {
         Self {
             batch,
             fate,
+            slots: Slots::Vacant,
             mode,
             others: Vec::new(),
         }
@@ -274,16 +276,7 @@ impl Attempt for Create<'_> {
         connection: &Connection,
         _: Before,
     ) -> Result<Result<Outcomes, Error>, tokio_postgres::Error> {
-        let mut outcomes = self.flight(connection, &self.batch, Slots::Vacant).await?;
-        let undecided = self.undecided(&outcomes);
-        if !undecided.is_empty() {
-            let members: Vec<&NewBooking> = undecided.iter().map(|at| self.batch[*at]).collect();
-            let decided = self.flight(connection, &members, Slots::ToClear).await?;
-            for (at, outcome) in undecided.into_iter().zip(decided) {
-                outcomes[at] = outcome;
-            }
-        }
-        Ok(Ok(outcomes))
+        self.flight(connection).await.map(Ok)
     }
 }
 
@@ -297,14 +290,39 @@ enum Slots {
 }
 
 impl Create<'_> {
-    /// A whole transaction, for these members of the batch.
-    async fn flight(
-        &self,
-        connection: &Connection,
-        members: &[&NewBooking],
-        slots: Slots,
-    ) -> Result<Outcomes, tokio_postgres::Error> {
-        let batch = Columns::of(members);
+    /// Makes the batch, and what is undecided then once more, with expired holds cleared. That is a
+    /// call of its own, whose failure says nothing of the members that were made by the first.
+    async fn run(&self, pool: &Pool, deadline: Instant) -> Result<Outcomes, Error> {
+        let mut outcomes = retry::run(pool, self, deadline).await?;
+        let undecided = self.undecided(&outcomes);
+        if undecided.is_empty() {
+            return Ok(outcomes);
+        }
+        let members = undecided.iter().map(|at| self.batch[*at]).collect();
+        let clearing = Create {
+            slots: Slots::ToClear,
+            others: self.others.clone(),
+            ..Create::new(members, self.fate, self.mode)
+        };
+        match (retry::run(pool, &clearing, deadline).await, self.fate) {
+            (Ok(decided), _) => {
+                for (at, outcome) in undecided.into_iter().zip(decided) {
+                    outcomes[at] = outcome;
+                }
+            }
+            (Err(error), Fate::Separate) => {
+                for at in undecided {
+                    outcomes[at] = Some(Err(error.for_another()));
+                }
+            }
+            (Err(error), Fate::Shared) => return Err(error),
+        }
+        Ok(outcomes)
+    }
+
+    /// A whole transaction.
+    async fn flight(&self, connection: &Connection) -> Result<Outcomes, tokio_postgres::Error> {
+        let batch = Columns::of(&self.batch);
         let slot: [&(dyn ToSql + Sync); 4] =
             [&batch.ids, &batch.resources, &batch.starts, &batch.ends];
         let guards: [&(dyn ToSql + Sync); 6] = [
@@ -334,7 +352,7 @@ impl Create<'_> {
             Fate::Shared => (Prepared::CreateInsertAll, insert.as_slice()),
         };
         let outcome = (Prepared::CreateOutcome, slot.as_slice());
-        let [made, found] = match slots {
+        let [made, found] = match self.slots {
             Slots::Vacant => {
                 let statements = [guards, insert, outcome];
                 let [_, made, found] = fly(connection, statements, self.mode).await?;
@@ -346,7 +364,7 @@ impl Create<'_> {
                 [made, found]
             }
         };
-        Ok(outcomes(members, &made, &found))
+        Ok(outcomes(&self.batch, &made, &found))
     }
 
     /// The members that neither were made nor have anything in their way but expired holds.
