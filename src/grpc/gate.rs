@@ -1,12 +1,13 @@
 //! The gate of the service: who comes in, with which right, and how often.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http::Extensions;
 use http::request::Parts;
 use tonic::Status;
 use tonic::body::Body;
@@ -41,21 +42,21 @@ impl GateLayer {
         Self { sign_in, limiter }
     }
 
-    /// Who makes this call, if it may be made, now.
-    async fn admit(&self, request: &Parts) -> Result<Caller, Error> {
-        let address = request.extensions.get::<TcpConnectInfo>();
-        let address = address.and_then(TcpConnectInfo::remote_addr);
-        let admitted = match &self.sign_in {
-            None => Ok(Caller::Anyone),
-            Some(sign_in) => sign_in.caller(request, right(request)).await,
-        };
-        let subject = admitted.as_ref().ok().and_then(Caller::subject);
-        if let Some(limiter) = &self.limiter
-            && let Some(key) = Key::of(subject, address)
-        {
-            limiter.check(&key)?;
+    /// Lets in whoever it is, unless that would be too soon.
+    fn admit(
+        &self,
+        caller: Result<Caller, Error>,
+        extensions: &Extensions,
+    ) -> Result<Caller, Error> {
+        if let Some(limiter) = &self.limiter {
+            let address = extensions.get::<TcpConnectInfo>();
+            let address = address.and_then(TcpConnectInfo::remote_addr);
+            let subject = caller.as_ref().ok().and_then(Caller::subject);
+            if let Some(key) = Key::of(subject, address) {
+                limiter.check(&key)?;
+            }
         }
-        admitted
+        caller
     }
 }
 
@@ -103,20 +104,35 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let Some(sign_in) = self.layer.sign_in.clone() else {
+            let caller = self.layer.admit(Ok(Caller::Anyone), request.extensions());
+            return match caller {
+                Ok(caller) => {
+                    request.extensions_mut().insert(caller);
+                    Box::pin(self.inner.call(request))
+                }
+                Err(refusal) => Box::pin(ready(Ok(refused(refusal)))),
+            };
+        };
         let layer = self.layer.clone();
         let another = self.inner.clone();
         // The one that was found ready is the one to call.
         let mut inner = mem::replace(&mut self.inner, another);
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
-            match layer.admit(&parts).await {
+            let caller = sign_in.caller(&parts, right(&parts)).await;
+            match layer.admit(caller, &parts.extensions) {
                 Ok(caller) => {
                     parts.extensions.insert(caller);
                     inner.call(http::Request::from_parts(parts, body)).await
                 }
-                Err(refusal) => Ok(Status::from(refusal).into_http()),
+                Err(refusal) => Ok(refused(refusal)),
             }
         })
     }
+}
+
+fn refused(refusal: Error) -> http::Response<Body> {
+    Status::from(refusal).into_http()
 }

@@ -5,12 +5,12 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::error::Error;
-use super::row::{behind, booking_at, booking_columns};
+use super::row::{Common, behind, blocking_booking, blocking_columns, booking_at, booking_columns};
 use super::slot::first_neighbour;
 use super::statements::Prepared;
 use super::{Cursor, Listing, Page, read};
 use crate::booking::limits::PAGE_SIZE_MAX;
-use crate::booking::{Booker, Resource};
+use crate::booking::{Booker, Booking, Timestamp};
 use crate::db::Pool;
 
 /// Most rows that are looked at for one page.
@@ -72,25 +72,15 @@ macro_rules! first_in_window {
     };
 }
 
-/// What is usually asked for, and usually next to each other: the blocking rows from the cursor on,
-/// each with whether it counts. It may be an expired hold, or the first one, which begins before the
-/// window and may end before it.
+/// What is usually asked for, and usually next to each other: the blocking rows from the cursor on. Not
+/// all of them count: some are expired holds, and the first one may begin and end before the window.
 macro_rules! next_in_order {
-    ($name:literal, $key:literal, $from:expr, $order:literal) => {
+    ($name:literal, $other:literal, $key:literal, $from:expr, $order:literal) => {
         concat!(
             "-- ",
             $name,
             "\n",
-            blocking!(
-                concat!(
-                    booking_columns!(),
-                    ", b.end_time > coalesce($1::timestamptz, '-infinity') \
-                     AND (b.state = 2 OR b.hold_expire_time > now()) AS kept"
-                ),
-                $key,
-                $from,
-                $order
-            )
+            blocking!(blocking_columns!($other), $key, $from, $order)
         )
     };
 }
@@ -98,6 +88,7 @@ macro_rules! next_in_order {
 /// No two blocking rows of a resource share a start, so that alone is their order.
 pub(super) const BY_RESOURCE: &str = next_in_order!(
     "list_by_resource",
+    "b.booked_by",
     "b.resource = $5::text",
     first_in_window!(),
     "start_time"
@@ -106,6 +97,7 @@ pub(super) const BY_RESOURCE: &str = next_in_order!(
 /// Without a window: with one, any number of rows would have to be passed over.
 pub(super) const BY_BOOKER: &str = next_in_order!(
     "list_by_booker",
+    "b.resource",
     "b.booked_by = $5::text",
     longest_before!(),
     "start_time, id"
@@ -208,7 +200,6 @@ pub(super) const BY_NAME: &str = scan!(
 
 /// Returns one page.
 pub(super) async fn list(pool: &Pool, listing: &Listing, deadline: Instant) -> Result<Page, Error> {
-    let resource = listing.resource.as_ref().map(Resource::as_str);
     let booked_by = listing.booked_by.as_ref().map(Booker::as_str);
     let cursor_id = listing.after.map(|cursor| *cursor.id.as_uuid());
     let cursor_time = listing.after.map(|cursor| cursor.start_time);
@@ -218,49 +209,68 @@ pub(super) async fn list(pool: &Pool, listing: &Listing, deadline: Instant) -> R
     let behind: [&(dyn ToSql + Sync); 2] = [&cursor_time, &cursor_id];
     let scanned: [&(dyn ToSql + Sync); 3] = [&SCAN_ROWS_MAX, &listing.show_cancelled, &limit];
 
-    let (next_in_order, scan, key) = match (&resource, &booked_by) {
-        (Some(resource), _) => (Prepared::ListByResource, Prepared::ScanByResource, resource),
-        (None, Some(booked_by)) => (Prepared::ListByBooker, Prepared::ScanByBooker, booked_by),
+    let (next_in_order, scan, common, key) = match (&listing.resource, &listing.booked_by) {
+        (Some(resource), _) => (
+            Prepared::ListByResource,
+            Prepared::ScanByResource,
+            Common::Resource(resource),
+            resource.as_str(),
+        ),
+        (None, Some(booker)) => (
+            Prepared::ListByBooker,
+            Prepared::ScanByBooker,
+            Common::Booker(booker),
+            booker.as_str(),
+        ),
         (None, None) => {
             let params = [&window[..], &[&cursor_id], &scanned].concat();
             let rows = read::rows(pool, Prepared::ListByName, &params, deadline).await?;
             return page(&rows, page_size);
         }
     };
-    let from_cursor = [&window[..], &behind, &[key]].concat();
+    let from_cursor = [&window[..], &behind, &[&key]].concat();
     let few_passed_over = !listing.show_cancelled
-        && match resource {
-            Some(_) => booked_by.is_none(),
-            None => listing.start_time.is_none(),
+        && match common {
+            Common::Resource(_) => booked_by.is_none(),
+            Common::Booker(_) => listing.start_time.is_none(),
         };
     if few_passed_over {
         // One more than a page to see that there is more, and one that may be passed over.
         let rows_max = limit + 1;
         let params = [&from_cursor[..], &[&rows_max]].concat();
         let rows = read::rows(pool, next_in_order, &params, deadline).await?;
-        if let Some(page) = page_in_order(&rows, page_size)? {
+        if let Some(page) = page_in_order(&rows, common, listing.start_time, page_size)? {
             return Ok(page);
         }
     }
     let filter: [&(dyn ToSql + Sync); 1] = [&booked_by];
-    let filter = if resource.is_some() { &filter[..] } else { &[] };
+    let filter = match common {
+        Common::Resource(_) => &filter[..],
+        Common::Booker(_) => &[],
+    };
     let params = [&from_cursor[..], &scanned, filter].concat();
     page(&read::rows(pool, scan, &params, deadline).await?, page_size)
 }
 
 /// The page that these rows make, two more than it holds if there are as many; `None` if so many of
 /// them do not count that it would be short.
-fn page_in_order(rows: &[Row], page_size: usize) -> Result<Option<Page>, Error> {
-    let mut bookings = Vec::with_capacity(rows.len().min(page_size));
+fn page_in_order(
+    rows: &[Row],
+    common: Common<'_>,
+    window_start: Option<Timestamp>,
+    page_size: usize,
+) -> Result<Option<Page>, Error> {
+    let mut bookings: Vec<Booking> = Vec::with_capacity(rows.len().min(page_size));
     for row in rows {
-        if !behind::<bool>(row, 0, 0)? {
+        let booking = blocking_booking(row, common)?;
+        if !booking.state.blocks() || window_start.is_some_and(|it| booking.interval.end() <= it) {
             continue;
         }
         if bookings.len() == page_size {
             let next = bookings.last().map(Cursor::behind);
             return Ok(Some(Page { bookings, next }));
         }
-        bookings.push(booking_at(row, 0)?);
+        bookings.push(booking);
     }
     let seen_all = rows.len() < page_size + 2;
     let next = None;

@@ -24,6 +24,7 @@ mod types;
 use std::future::Future;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use tokio::task::JoinError;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -341,32 +342,33 @@ impl Store {
         }
     }
 
-    /// Sees a change through to its end, whether or not its caller goes on listening.
-    async fn to_the_end<T, E>(
+    /// Begins a change, and sees it through to its end, whether or not its caller goes on listening.
+    fn to_the_end<T, E, F>(
         &self,
         deadline: Instant,
-        change: impl Future<Output = Result<T, E>> + Send + 'static,
-    ) -> Result<T, E>
+        change: F,
+    ) -> impl Future<Output = Result<T, E>> + use<T, E, F>
     where
+        F: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
         let task = self.changes.spawn(Caller::current().carry(change));
-        let ended = async {
-            let panicked = |panic: JoinError| Error::Internal {
-                source: panic.into(),
-            };
-            task.await.map_err(panicked)?
-        };
-        in_time(deadline, ended).await
+        let ended = task.map(|ended| {
+            ended.unwrap_or_else(|panic: JoinError| {
+                let source = panic.into();
+                Err(Error::Internal { source }.into())
+            })
+        });
+        in_time(deadline, ended)
     }
 }
 
-async fn in_time<T, E: From<Error>>(
+/// No `async fn`, which would have room for the work twice: its argument, and what it makes of it.
+fn in_time<T, E: From<Error>>(
     deadline: Instant,
     work: impl Future<Output = Result<T, E>>,
-) -> Result<T, E> {
-    timeout_at(deadline, work)
-        .await
-        .unwrap_or_else(|_| Err(Error::DeadlineExceeded.into()))
+) -> impl Future<Output = Result<T, E>> {
+    let ended = timeout_at(deadline, work);
+    ended.map(|ended| ended.unwrap_or_else(|_| Err(Error::DeadlineExceeded.into())))
 }

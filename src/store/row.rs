@@ -23,9 +23,39 @@ pub(super) use booking_columns;
 /// How many columns [`booking_columns`] names.
 const BOOKING_COLUMNS: usize = 13;
 
+/// The columns of a row that blocks, where one of its two names is known and `$other` is the other, in
+/// the order that [`blocking_booking`] reads them. A page has many rows: what is known already, and what only
+/// past bookings have, is not fetched.
+macro_rules! blocking_columns {
+    ($other:literal) => {
+        concat!(
+            "b.id, b.start_time, b.end_time, ",
+            $other,
+            ", b.note, b.create_time, b.update_time, b.revision, \
+             CASE WHEN b.state = 1 AND b.hold_expire_time <= now() THEN 4 ELSE b.state END AS state, \
+             b.hold_expire_time"
+        )
+    };
+}
+pub(super) use blocking_columns;
+
+/// The name that bookings have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Common<'a> {
+    /// All are of this resource.
+    Resource(&'a Resource),
+    /// All are by this person.
+    Booker(&'a Booker),
+}
+
 /// Reads the booking whose columns begin at `first`.
 pub(super) fn booking_at(row: &Row, first: usize) -> Result<Booking, Error> {
     read(row, first).map_err(|source| Error::Internal { source })
+}
+
+/// Reads the blocking row, or the expired hold, whose columns are [`blocking_columns`].
+pub(super) fn blocking_booking(row: &Row, common: Common<'_>) -> Result<Booking, Error> {
+    read_blocking(row, common).map_err(|source| Error::Internal { source })
 }
 
 /// The booking `id` as `row` has it, for a caller confined to the bookings of `owner`.
@@ -84,6 +114,25 @@ fn read(row: &Row, first: usize) -> Result<Booking, Cause> {
         create_time: row.try_get(column(8))?,
         update_time: row.try_get(column(9))?,
         revision: Revision::from(row.try_get::<_, i64>(column(12))?),
+    })
+}
+
+fn read_blocking(row: &Row, common: Common<'_>) -> Result<Booking, Cause> {
+    let other = row.try_get::<_, &str>(3)?;
+    let (resource, booked_by) = match common {
+        Common::Resource(resource) => (resource.clone(), Booker::parse(other)?),
+        Common::Booker(booker) => (Resource::parse(other)?, booker.clone()),
+    };
+    Ok(Booking {
+        id: BookingId::from(row.try_get::<_, uuid::Uuid>(0)?),
+        resource,
+        interval: Interval::new(row.try_get(1)?, row.try_get(2)?)?,
+        booked_by,
+        note: Note::parse(row.try_get::<_, &str>(4)?)?,
+        state: state(row, 8)?,
+        create_time: row.try_get(5)?,
+        update_time: row.try_get(6)?,
+        revision: Revision::from(row.try_get::<_, i64>(7)?),
     })
 }
 
