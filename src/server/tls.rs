@@ -17,6 +17,7 @@ use x509_cert::ext::pkix::name::GeneralName;
 
 use crate::files::{self, Followed};
 use crate::grpc::CertificateName;
+use crate::telemetry::metrics;
 
 /// What gRPC is called when TLS agrees on a protocol.
 const ALPN: &[u8] = b"h2";
@@ -84,6 +85,8 @@ fn config(contents: &[Vec<u8>]) -> Result<Arc<ServerConfig>, String> {
             "clients will refuse the certificate of this server: renew it"
         );
     }
+    let leaf = expiry(own);
+    let intermediate = chain.iter().skip(1).filter_map(expiry).min();
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -105,7 +108,15 @@ fn config(contents: &[Vec<u8>]) -> Result<Arc<ServerConfig>, String> {
         }
     })?;
     config.alpn_protocols = vec![ALPN.to_vec()];
+    metrics::certificates_expire(leaf, intermediate);
     Ok(Arc::new(config))
+}
+
+/// When the certificate expires, after the Unix epoch.
+fn expiry(certificate: &CertificateDer<'_>) -> Option<Duration> {
+    let certificate = Certificate::from_der(certificate).ok()?;
+    let end = certificate.tbs_certificate.validity.not_after;
+    Some(end.to_unix_duration())
 }
 
 /// What is wrong with the time at which the certificate is to be used, if anything is.

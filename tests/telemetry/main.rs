@@ -10,6 +10,7 @@ mod harness;
 #[path = "../service/postgres.rs"]
 mod postgres;
 
+mod credentials;
 mod files;
 mod metrics;
 mod program;

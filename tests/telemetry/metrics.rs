@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use aws_config::{Region, SdkConfig};
-use aws_sdk_dsql::config::{Credentials, SharedCredentialsProvider};
+use aws_sdk_dsql::config::{Credentials as AwsCredentials, SharedCredentialsProvider};
 use aws_smithy_async::time::SystemTimeSource;
 use booking_service::db::{Database, Target, dsql};
 use booking_service::grpc::Limits;
@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use crate::credentials::{Credentials, age};
 use crate::files;
 use crate::harness::{Client, House, block_on, booking, create, fresh, hold, reason_of, window};
 use crate::postgres;
@@ -222,7 +223,7 @@ async fn contend(a: &Watched, b: &Watched, resource: &str) {
 }
 
 /// A cluster that is not there: only what happens before the connection counts.
-async fn sign_in(credentials: Option<Credentials>) {
+async fn sign_in(credentials: Option<AwsCredentials>) {
     let (listener, address) = listen().await;
     drop(listener);
     let mut aws = SdkConfig::builder()
@@ -409,10 +410,14 @@ fn a_scrape_shows_what_happened_and_nothing_that_is_private() {
         );
         let tight = Watched::start(&house, narrow, impatient).await;
         let resource = fresh("a-resource-with-a-name");
+        let credentials = Credentials::open().await;
         every_call(&mut a.client.clone(), &resource).await;
         contend(&a, &b, &fresh("contended")).await;
         bad_day(&house, &tight, &fresh("overloaded")).await;
-        sign_in(Some(Credentials::new("id", "secret", None, None, "tests"))).await;
+        sign_in(Some(AwsCredentials::new(
+            "id", "secret", None, None, "tests",
+        )))
+        .await;
         sign_in(None).await;
 
         let seen = scrape(a.metrics).await;
@@ -430,6 +435,7 @@ fn a_scrape_shows_what_happened_and_nothing_that_is_private() {
 
         assert_the_calls_are_there(&seen);
         assert_what_happened_is_there(&seen);
+        age(&credentials, async || scrape(a.metrics).await).await;
     });
 }
 

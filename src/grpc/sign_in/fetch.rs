@@ -64,6 +64,14 @@ impl KeySource {
         Ok(Self(Source::Url(uri, tls)))
     }
 
+    /// A word for what it is, for metrics.
+    pub(super) fn kind(&self) -> &'static str {
+        match &self.0 {
+            Source::File(_) => "file",
+            Source::Url(..) => "url",
+        }
+    }
+
     /// What is there now.
     pub(super) async fn read(&self) -> Result<Vec<u8>, String> {
         match &self.0 {

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::fetch::KeySource;
+use crate::telemetry::metrics;
 
 /// Most keys that are kept.
 const KEYS_MAX: usize = 100;
@@ -186,6 +187,7 @@ impl Keys {
         let no_keys = |error| format!("no keys from {source}: {error}");
         let document = source.read().await.map_err(no_keys)?;
         let keys = KeySet::parse(&document).map_err(no_keys)?;
+        metrics::keys_read(source.kind());
         tracing::info!(%source, keys = keys.0.len(), "tokens are checked with these keys");
         let (sender, state) = watch::channel(State {
             keys: Arc::new(keys),
@@ -252,6 +254,9 @@ impl Follower {
                 }
             }
             let found = self.find().await;
+            if found.is_ok() {
+                metrics::keys_read(self.source.kind());
+            }
             let trouble = found.as_ref().err().cloned();
             if let Some(error) = &trouble
                 && trouble != complaint
