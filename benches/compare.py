@@ -1,9 +1,11 @@
 """Measures, for compare.sh: the service, its peers and pgbench, on one PostgreSQL."""
 
 import argparse
+import collections
 import contextlib
 import glob
 import json
+import math
 import os
 import platform
 import re
@@ -13,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 
 import chart
 
@@ -20,9 +23,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 PARTS = ["create", "read", "list", "hot", "overload", "memory", "start", "distance", "growth"]
 IN_FLIGHT = [1, 16, 64, 256, 1024]
 PGBENCH_CLIENTS_MAX = 256
-# Overload: enough connections, and enough calls under way, for refusals to be what ends them.
+# Overload: more calls under way than these connections have streams, so that some wait with their client.
 OVERLOAD_CONNECTIONS = 32
 OVERLOAD_IN_FLIGHT = 8192
+ROUND_TRIPS = 50
 
 
 def arguments():
@@ -61,9 +65,9 @@ class Bench:
     def url(self, database, folder=None):
         return f"host={folder or self.options.socket} user=postgres dbname={database}"
 
-    def psql(self, database, sql):
+    def psql(self, database, sql, folder=None):
         command = [os.path.join(self.options.pg_bin, "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1"]
-        command += ["-h", self.options.socket, "-U", "postgres", "-d", database]
+        command += ["-h", folder or self.options.socket, "-U", "postgres", "-d", database]
         ran = subprocess.run(command, input=sql, capture_output=True, text=True, check=False)
         if ran.returncode:
             sys.exit(ran.stderr)
@@ -260,6 +264,13 @@ class Bench:
                     "distance", "CreateBooking",
                     ("database here", lambda: self.load(ours, "spread", 1)),
                     ("database 20 ms away", lambda: self.load(distant, "spread", 1)))
+            self.results["distance"]["round trip"] = self.round_trip(folder)
+            say("distance, round trip", self.results["distance"]["round trip"])
+
+    def round_trip(self, folder):
+        """The median of a statement that does nothing, in milliseconds."""
+        shown = self.psql("postgres", "\\timing on\n" + "SELECT;\n" * ROUND_TRIPS, folder)
+        return statistics.median(float(time) for time in re.findall(r"Time: ([\d.]+) ms", shown))
 
     def overload(self):
         """Twice as many creates as can be carried, in an open loop."""
@@ -268,25 +279,28 @@ class Bench:
             # 4 transactions at a time of 16 bookings, 20 ms each: the database is what limits it.
             small = ["--lanes", "4", "--batch-size", "16", "--queue-length", "256"]
             for what, where, args in (("the database limits", folder, small), ("the processor limits", None, [])):
-                with self.service(where, *args) as (ours, _):
+                metrics = f"127.0.0.1:{free_port()}"
+                with self.service(where, "--metrics-listen", metrics, *args) as (ours, _):
                     for run in range(self.options.runs):
-                        seen.setdefault(what, []).append(self.twice_the_peak(ours))
+                        seen.setdefault(what, []).append(self.twice_the_peak(ours, metrics))
                         say(f"overload, run {run + 1}, {what}", seen[what][-1])
         self.results["overload"] = {what: medians(runs) for what, runs in seen.items()}
 
-    def twice_the_peak(self, address):
+    def twice_the_peak(self, address, metrics):
         connections = ["--connections", str(OVERLOAD_CONNECTIONS)]
         self.clean()
         peak = self.load(address, "spread", 256, *connections)
         peak = peak["done"] / peak["seconds"]
         self.clean()
+        before = buckets(metrics)
         seen = self.load(address, "spread", OVERLOAD_IN_FLIGHT, "--rate", str(round(2 * peak)), *connections, quiet=True)
         return {
             "peak": peak,
             "goodput": seen["done"] / seen["seconds"],
             "share": seen["done"] / seen["seconds"] / peak,
             "refused per second": sum(seen["errors"].values()) / seen["seconds"],
-            "p99 ms": seen["latency_ms"]["CreateBooking"]["p99"],
+            "p99 ms": quantile(0.99, {bound: count - before[bound] for bound, count in buckets(metrics).items()}) * 1000,
+            "p99 from due ms": seen["latency_ms"]["CreateBooking"]["p99"],
             "health p99 ms": seen["health_ms"]["p99"],
             "unhealthy": seen["unhealthy"],
         }
@@ -371,6 +385,29 @@ SELECT gen_random_uuid(), 'crowd', hour, hour + interval '1 hour', 'user-' || i 
 FROM (SELECT i, '2015-01-01Z'::timestamptz + i * interval '1 hour' AS hour
       FROM generate_series(1, 100000) i) AS hours
 """
+
+
+def buckets(metrics):
+    """Of the creates that were done, how many were under each bound, by the service's own clock."""
+    with urllib.request.urlopen(f"http://{metrics}/metrics") as page:
+        lines = page.read().decode().splitlines()
+    found = collections.Counter()
+    for line in lines:
+        bucket = re.match(r'rpc_server_call_duration_seconds_bucket\{(.*)\} (\d+)', line)
+        if bucket and "/CreateBooking" in bucket[1] and '="OK"' in bucket[1]:
+            found[float(re.search('le="([^"]+)"', bucket[1])[1])] = int(bucket[2])
+    return found
+
+
+def quantile(share, counts):
+    """In seconds, from a histogram, as Prometheus estimates it: linear within a bucket."""
+    bounds = sorted(counts)
+    wanted = share * counts[bounds[-1]]
+    low, below = 0, 0
+    for bound in bounds:
+        if counts[bound] >= wanted:
+            return low if math.isinf(bound) else low + (bound - low) * (wanted - below) / (counts[bound] - below)
+        low, below = bound, counts[bound]
 
 
 def brief(result, kind):

@@ -31,6 +31,10 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_mins(1);
 /// How long it has to answer.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How many calls one connection may have in flight: as few as RFC 9113 (section 6.5.2) advises, since
+/// those that wait with their client are the ones that cost the service nothing.
+const STREAMS_PER_CONNECTION_MAX: u32 = 100;
+
 /// How many connections to the health port may be open at once.
 const HEALTH_CONNECTIONS_MAX: usize = 256;
 
@@ -65,7 +69,7 @@ impl Default for Options {
             rate_limit: None,
             limits: Limits::default(),
             connections_max: 10_000,
-            streams_per_connection_max: 256,
+            streams_per_connection_max: STREAMS_PER_CONNECTION_MAX,
             connection_age_max: Duration::from_mins(30),
             drain_delay: Duration::from_secs(2),
             drain_timeout: Duration::from_secs(20),

@@ -1,58 +1,47 @@
 //! A Unix socket that leads to another one by a long way.
+//!
+//! Threads and not a runtime, whose timers go by the millisecond: what is late has to be late by so much.
 
-use std::io;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use std::io::{self, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// What is on its way at most, in reads of up to 64 KiB.
 const IN_FLIGHT_MAX: usize = 1_024;
 
-pub(crate) async fn pass_on_late(listen: &Path, to: &Path, by: Duration) -> io::Result<()> {
+pub(crate) fn pass_on_late(listen: &Path, to: &Path, by: Duration) -> io::Result<()> {
     let listener = UnixListener::bind(listen)?;
     loop {
-        let (near, _) = listener.accept().await?;
-        tokio::spawn(connection(near, to.to_owned(), by));
+        let (near, _) = listener.accept()?;
+        let far = UnixStream::connect(to)?;
+        late(near.try_clone()?, far.try_clone()?, by);
+        late(far, near, by);
     }
 }
 
-async fn connection(near: UnixStream, to: PathBuf, by: Duration) -> io::Result<()> {
-    let far = UnixStream::connect(to).await?;
-    let (from_near, to_near) = near.into_split();
-    let (from_far, to_far) = far.into_split();
-    tokio::select! {
-        ended = late(from_near, to_far, by) => ended,
-        ended = late(from_far, to_near, by) => ended,
-    }
-}
-
-/// Every byte arrives `by` later than it was sent, however many are on their way.
-async fn late(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    by: Duration,
-) -> io::Result<()> {
-    let (sent, mut arriving) = mpsc::channel::<(Instant, Vec<u8>)>(IN_FLIGHT_MAX);
-    let send = async move {
-        loop {
-            let mut bytes = vec![0; 65_536];
-            let length = from.read(&mut bytes).await?;
-            bytes.truncate(length);
-            if length == 0 || sent.send((Instant::now() + by, bytes)).await.is_err() {
-                return Ok(());
+/// Every byte arrives `by` later than it was sent, however many are on their way; so does the end.
+fn late(mut from: UnixStream, mut to: UnixStream, by: Duration) {
+    let (sent, arriving) = mpsc::sync_channel::<(Instant, Vec<u8>)>(IN_FLIGHT_MAX);
+    thread::spawn(move || {
+        let mut bytes = vec![0; 65_536];
+        while let Ok(length) = from.read(&mut bytes) {
+            let read = bytes.get(..length).unwrap_or_default().to_vec();
+            if length == 0 || sent.send((Instant::now() + by, read)).is_err() {
+                break;
             }
         }
-    };
-    let arrive = async move {
-        while let Some((at, bytes)) = arriving.recv().await {
-            sleep_until(at).await;
-            to.write_all(&bytes).await?;
+    });
+    thread::spawn(move || {
+        while let Ok((at, bytes)) = arriving.recv() {
+            thread::sleep(at.saturating_duration_since(Instant::now()));
+            if to.write_all(&bytes).is_err() {
+                break;
+            }
         }
-        Ok(())
-    };
-    tokio::try_join!(send, arrive).map(drop)
+        // Either end may have gone already.
+        let _ = to.shutdown(std::net::Shutdown::Both);
+    });
 }

@@ -19,7 +19,7 @@ use baseline::Baseline;
 use peer::Peer;
 
 /// As many calls on a connection as the service allows.
-const STREAMS_PER_CONNECTION_MAX: u32 = 256;
+const STREAMS_PER_CONNECTION_MAX: u32 = 100;
 
 #[derive(Debug, Parser)]
 enum Command {
@@ -92,7 +92,7 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
             .await
         }
         Command::Empty { listen } => serve(listen, Peer::Empty).await,
-        Command::Delay { listen, to, by } => Ok(delay::pass_on_late(&listen, &to, by).await?),
+        Command::Delay { listen, to, by } => Ok(delay::pass_on_late(&listen, &to, by)?),
         Command::Start { address, command } => start::measure(address, &command).await,
     }
 }

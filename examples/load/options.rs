@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
-/// Most calls in flight on one connection, unless connections are counted by hand: the service lets
-/// one have 256.
-const CALLS_PER_CONNECTION: usize = 128;
+/// Most calls in flight on one connection, unless connections are counted by hand: as many as the
+/// service lets one have.
+const CALLS_PER_CONNECTION: usize = 100;
 
 /// Puts load on a booking service, measures how it takes it, and checks what it promised.
 ///
@@ -33,7 +33,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = count)]
     pub(crate) in_flight: usize,
 
-    /// Connections to spread the calls over; by default one for 128 calls in flight.
+    /// Connections to spread the calls over; by default one for 100 calls in flight.
     #[arg(long, value_name = "COUNT", value_parser = count)]
     connections: Option<usize>,
 

@@ -144,8 +144,8 @@ pub struct CallerLimitArgs {
     #[arg(long, env = "BOOKING_RATE_LIMIT_BURST", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub rate_limit_burst: Option<u32>,
 
-    /// Most requests at a time on one connection; more wait with their client.
-    #[arg(long, env = "BOOKING_MAX_STREAMS_PER_CONNECTION", value_name = "COUNT", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    /// Most requests at a time on one connection; more wait with their client, at no cost to the service.
+    #[arg(long, env = "BOOKING_MAX_STREAMS_PER_CONNECTION", value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_streams_per_connection: u32,
 
     /// How long a connection takes new requests, so that clients spread over new replicas.

@@ -196,7 +196,7 @@ fn everybody_gets_in_by_default_and_only_from_this_machine() {
     assert_eq!(options.sign_in.jwt_leeway, Duration::from_secs(30));
     assert_eq!(options.sign_in.scope_admin, "bookings.admin");
     assert_eq!(options.caller_limits.rate_limit, 0);
-    assert_eq!(options.caller_limits.max_streams_per_connection, 256);
+    assert_eq!(options.caller_limits.max_streams_per_connection, 100);
     assert_eq!(
         options.caller_limits.connection_age,
         Duration::from_mins(30)
