@@ -172,26 +172,52 @@ impl Create<'_> {
         if undecided.is_empty() {
             return Ok(outcomes);
         }
-        let members = undecided.iter().map(|at| self.batch[*at]).collect();
+        let decided = match (self.clear(pool, &undecided, deadline).await, self.fate) {
+            (Ok(decided), _) => decided,
+            (Err(error), Fate::Shared) => return Err(error),
+            (Err(error), Fate::Separate) if undecided.len() == 1 || error.is_of_time_or_place() => {
+                let failed = || Some(Err(error.for_another()));
+                undecided.iter().map(|_| failed()).collect()
+            }
+            (Err(_), Fate::Separate) => self.clear_one_by_one(pool, &undecided, deadline).await,
+        };
+        for (at, outcome) in undecided.into_iter().zip(decided) {
+            outcomes[at] = outcome;
+        }
+        Ok(outcomes)
+    }
+
+    /// Makes these members once more, with expired holds cleared.
+    async fn clear(
+        &self,
+        pool: &Pool,
+        members: &[usize],
+        deadline: Instant,
+    ) -> Result<Outcomes, Error> {
+        let members = members.iter().map(|at| self.batch[*at]).collect();
         let clearing = Create {
             slots: Slots::ToClear,
             others: self.others.clone(),
             ..Create::new(members, self.fate, self.mode)
         };
-        match (retry::run(pool, &clearing, deadline).await, self.fate) {
-            (Ok(decided), _) => {
-                for (at, outcome) in undecided.into_iter().zip(decided) {
-                    outcomes[at] = outcome;
-                }
+        retry::run(pool, &clearing, deadline).await
+    }
+
+    /// The same in a transaction for each, so that one that fails harms only itself.
+    async fn clear_one_by_one(
+        &self,
+        pool: &Pool,
+        members: &[usize],
+        deadline: Instant,
+    ) -> Outcomes {
+        let mut decided = Outcomes::with_capacity(members.len());
+        for member in members.chunks(1) {
+            match self.clear(pool, member, deadline).await {
+                Ok(outcome) => decided.extend(outcome),
+                Err(error) => decided.push(Some(Err(error))),
             }
-            (Err(error), Fate::Separate) => {
-                for at in undecided {
-                    outcomes[at] = Some(Err(error.for_another()));
-                }
-            }
-            (Err(error), Fate::Shared) => return Err(error),
         }
-        Ok(outcomes)
+        decided
     }
 
     /// A whole transaction.

@@ -79,6 +79,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether it says nothing of what was asked: it met whoever asked there and then.
+    pub(super) fn is_of_time_or_place(&self) -> bool {
+        matches!(self, Self::DeadlineExceeded | Self::Unavailable { .. })
+    }
+
     /// The same for another caller who was in the same boat: only the cause is cut to its text.
     #[expect(
         clippy::wildcard_enum_match_arm,

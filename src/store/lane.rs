@@ -277,7 +277,7 @@ async fn attempt(
     match create::create(pool, new, Mode::Commit, deadline, others).await {
         Ok(outcomes) => outcomes,
         Err(error) if batch.len() == 1 => vec![Err(error)],
-        Err(error @ (Error::DeadlineExceeded | Error::Unavailable { .. })) => {
+        Err(error) if error.is_of_time_or_place() => {
             batch.iter().map(|_| Err(error.for_another())).collect()
         }
         Err(_) => {
