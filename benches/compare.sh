@@ -5,7 +5,7 @@
 #
 # Starts a PostgreSQL of its own, fsync on, and measures pgbench with the usual transaction, a gRPC service
 # that does the usual transaction, this service, and an rpc that does nothing. Writes compare.md,
-# compare.svg and compare.json to benches/results. Takes about 15 minutes; leave the machine alone.
+# compare.svg and compare.json to benches/results. Takes about 20 minutes; leave the machine alone.
 #
 # Needs Rust, Python 3.9 or newer, and an installed PostgreSQL with pgbench (BOOKING_PG_BIN_DIR says where).
 set -euo pipefail
