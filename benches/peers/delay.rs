@@ -28,7 +28,7 @@ fn late(mut from: UnixStream, mut to: UnixStream, by: Duration) {
     thread::spawn(move || {
         let mut bytes = vec![0; 65_536];
         while let Ok(length) = from.read(&mut bytes) {
-            let read = bytes.get(..length).unwrap_or_default().to_vec();
+            let read = bytes[..length].to_vec();
             if length == 0 || sent.send((Instant::now() + by, read)).is_err() {
                 break;
             }

@@ -14,6 +14,7 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::time::Validity;
 
 use crate::files::{self, Followed};
 use crate::grpc::CertificateName;
@@ -112,19 +113,20 @@ fn config(contents: &[Vec<u8>]) -> Result<Arc<ServerConfig>, String> {
     Ok(Arc::new(config))
 }
 
+/// From when until when the certificate is valid; `None` if it cannot be read.
+fn validity(certificate: &CertificateDer<'_>) -> Option<Validity> {
+    let certificate = Certificate::from_der(certificate).ok()?;
+    Some(certificate.tbs_certificate.validity)
+}
+
 /// When the certificate expires, after the Unix epoch.
 fn expiry(certificate: &CertificateDer<'_>) -> Option<Duration> {
-    let certificate = Certificate::from_der(certificate).ok()?;
-    let end = certificate.tbs_certificate.validity.not_after;
-    Some(end.to_unix_duration())
+    Some(validity(certificate)?.not_after.to_unix_duration())
 }
 
 /// What is wrong with the time at which the certificate is to be used, if anything is.
 fn validity_problem(certificate: &CertificateDer<'_>, now: UnixTime) -> Option<String> {
-    let validity = Certificate::from_der(certificate)
-        .ok()?
-        .tbs_certificate
-        .validity;
+    let validity = validity(certificate)?;
     let (begin, end) = (validity.not_before, validity.not_after);
     if now.as_secs() > end.to_unix_duration().as_secs() {
         Some(format!("it expired at {end}"))

@@ -89,11 +89,11 @@ fn certify(dir: &Path, years: &[i32]) {
     std::fs::write(dir.join("chain.pem"), chain).unwrap();
 }
 
+/// Watches both change; `scrape` is what the metrics are by now.
 #[expect(
     clippy::disallowed_methods,
     reason = "what is told is the time on the clock"
 )]
-/// Watches both change; `scrape` is what the metrics are by now.
 pub(crate) async fn age(credentials: &Credentials, scrape: impl AsyncFn() -> Scrape) {
     let expiry = async |which| {
         let labels = [("certificate", which)];

@@ -11,6 +11,7 @@ mod harness;
 mod postgres;
 
 mod credentials;
+mod days;
 mod files;
 mod metrics;
 mod program;

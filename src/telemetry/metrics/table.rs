@@ -56,11 +56,11 @@ const SIZE_BUCKETS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 25
 /// Up to the most attempts that a transaction gets.
 const ATTEMPT_BUCKETS: [f64; 7] = [1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 24.0];
 
-pub(super) type Labels<const N: usize> = [(&'static str, &'static str); N];
-pub(super) type Counters<const N: usize> = Family<Labels<N>, Counter>;
-pub(super) type Histograms<const N: usize> = Family<Labels<N>, Histogram, Buckets>;
+type Labels<const N: usize> = [(&'static str, &'static str); N];
+type Counters<const N: usize> = Family<Labels<N>, Counter>;
+type Histograms<const N: usize> = Family<Labels<N>, Histogram, Buckets>;
 /// A point in time. There is none where what it speaks of is not in use.
-pub(super) type Moments = Family<Labels<1>, Gauge>;
+type Moments = Family<Labels<1>, Gauge>;
 
 /// Makes a histogram with these upper bounds.
 #[derive(Clone, Copy)]
